@@ -1,0 +1,352 @@
+"""`machine` of the ESP32 port, over the simulator's clock and the host program's hands."""
+
+from . import hosttime
+from .clock import clock
+
+PWRON_RESET = 1
+HARD_RESET = 2
+WDT_RESET = 3
+DEEPSLEEP_RESET = 4
+SOFT_RESET = 5
+PIN_WAKE = EXT0_WAKE = 2
+EXT1_WAKE = 3
+TIMER_WAKE = 4
+SLEEP = 2
+DEEPSLEEP = 4
+
+_cause = [PWRON_RESET, 0]
+
+
+def reset_cause():
+    return _cause[0]
+
+
+def wake_reason():
+    return _cause[1]
+
+
+def unique_id():
+    return b"\x02OFFB1"
+
+
+def freq(hz=None):
+    return None if hz else 240_000_000
+
+
+def idle():
+    clock.sleep(1000)
+
+
+def disable_irq():
+    return 0
+
+
+def enable_irq(state):
+    pass
+
+
+def reset():
+    clock.control.leave("reset", cause=HARD_RESET)
+
+
+def soft_reset():
+    clock.control.leave("reset", cause=SOFT_RESET)
+
+
+class Pin:
+    IN = 1
+    OUT = 3
+    OPEN_DRAIN = 7
+    PULL_DOWN = 1
+    PULL_UP = 2
+    IRQ_RISING = 1
+    IRQ_FALLING = 2
+    WAKE_LOW = 4
+    WAKE_HIGH = 5
+    DRIVE_0, DRIVE_1, DRIVE_2, DRIVE_3 = range(4)
+
+    outside = {}  # pin -> level that the world puts on it; absent: the pull decides
+    _pads = {}  # pin -> [level driven, handler, trigger, handler's Pin, output]
+
+    def __init__(self, id, mode=-1, pull=-1, *, value=None, drive=None, hold=None):
+        if not isinstance(id, int) or not 0 <= id <= 48:
+            raise ValueError("invalid pin")
+        self.id = id
+        self._pull = None
+        self._pads.setdefault(id, [0, None, 0, None, False])
+        self.init(mode, pull, value=value)
+
+    def init(self, mode=-1, pull=-1, *, value=None, drive=None, hold=None):
+        if pull != -1:
+            self._pull = pull
+        if mode != -1:
+            self._pads[self.id][4] = mode in (self.OUT, self.OPEN_DRAIN)
+        if value is not None:
+            self.value(value)
+
+    def value(self, level=None):
+        clock.now()
+        if level is not None:
+            drive(self.id, 1 if level else 0)
+            return None
+        pad = self._pads[self.id]
+        if pad[4]:
+            return pad[0]
+        return self.outside.get(self.id, 1 if self._pull == self.PULL_UP else 0)
+
+    __call__ = value
+
+    def on(self):
+        self.value(1)
+
+    def off(self):
+        self.value(0)
+
+    def toggle(self):
+        self.value(1 - self._pads[self.id][0])
+
+    def irq(self, handler=None, trigger=IRQ_RISING | IRQ_FALLING, *, wake=None, hard=False):
+        pad = self._pads[self.id]
+        pad[1], pad[2], pad[3] = handler, trigger, self
+
+
+def drive(pin, level):
+    """A pad is driven to a level, by `Pin` or by a peripheral; the host sees each change."""
+    pad = Pin._pads.setdefault(pin, [0, None, 0, None, True])
+    if pad[0] != level:
+        pad[0] = level
+        clock.control.report({"pin": pin, "level": level, "t": clock.now_us})
+
+
+def touch(pin, level):
+    """The world puts a level on an input."""
+    before = Pin.outside.get(pin, 1)
+    Pin.outside[pin] = level
+    pad = Pin._pads.get(pin)
+    if pad and pad[1] and before != level and pad[2] & (Pin.IRQ_RISING if level else Pin.IRQ_FALLING):
+        clock.interrupt(pad[1], pad[3])
+    for watcher in wake_watchers:
+        watcher()
+
+
+wake_watchers = []
+wake_sources = []  # of (pins, level), filled by esp32.wake_on_ext0 and ext1
+
+
+def _woken_by_pin():
+    for pins, level in wake_sources:
+        for pin in pins:
+            if Pin.outside.get(pin, 1) == level:
+                return True
+    return False
+
+
+def lightsleep(ms=None):
+    """Until a wake source or the time; RAM and the program stay."""
+    target_us = None if ms is None else clock.now() + ms * 1000
+    while not _woken_by_pin() and (target_us is None or clock.now_us < target_us):
+        step = clock.now_us + 1000 if target_us is None else min(target_us, clock.now_us + 1000)
+        clock.spend(step - clock.now_us)
+    clock.deliver()
+
+
+def deepsleep(ms=None):
+    """Ends the program; the host starts the board again at a wake source or after the time."""
+    wake = [[list(pins), level] for pins, level in wake_sources]
+    until = None if ms is None else clock.now() + ms * 1000
+    clock.control.leave(
+        "deepsleep", wake=wake, until=until, rtc_memory=rtc_memory_hex(), rtc_offset_us=hosttime.rtc.offset_us
+    )
+
+
+def rtc_memory_hex():
+    return "".join("%02x" % byte for byte in hosttime.rtc.memory)
+
+
+class RTC:
+    def __init__(self, id=0):
+        pass
+
+    def datetime(self, fields=None):
+        """(year, month, day, weekday, hour, minute, second, microsecond), UTC."""
+        if fields is None:
+            now_us = clock.now() + hosttime.rtc.offset_us
+            year, month, day, hour, minute, second, weekday, _ = hosttime.gmtime(now_us // 1_000_000)
+            return (year, month, day, weekday, hour, minute, second, now_us % 1_000_000)
+        year, month, day, _, hour, minute, second, micros = fields
+        seconds = hosttime.mktime((year, month, day, hour, minute, second))
+        hosttime.rtc.offset_us = seconds * 1_000_000 + micros - clock.now()
+        clock.control.report({"rtc_offset_us": hosttime.rtc.offset_us})
+        return None
+
+    def init(self, fields):
+        self.datetime(fields)
+
+    def memory(self, data=None):
+        if data is None:
+            return hosttime.rtc.memory
+        if len(data) > 2048:
+            raise ValueError("buffer too long")
+        hosttime.rtc.memory = bytes(data)
+        clock.control.report({"rtc_memory": rtc_memory_hex()})
+        return None
+
+
+class Timer:
+    """Soft timers, as on the ESP32: the callback runs when the interpreter is free."""
+
+    ONE_SHOT = 0
+    PERIODIC = 1
+
+    def __init__(self, id=0, **options):
+        self._event = None
+        if options:
+            self.init(**options)
+
+    def init(self, *, mode=PERIODIC, freq=-1, period=-1, callback=None):
+        self.deinit()
+        self._period_us = period * 1000 if freq == -1 else 1_000_000 // freq
+        self._mode = mode
+        self._callback = callback
+        self._event = clock.at(clock.now() + self._period_us, self._fire)
+
+    def _fire(self):
+        if self._callback:
+            clock.interrupt(self._callback, self)
+        if self._mode == self.PERIODIC:
+            self._event = clock.at(clock.now_us + self._period_us, self._fire)
+
+    def deinit(self):
+        if self._event:
+            self._event[2] = None
+            self._event = None
+
+
+class WDT:
+    """The task watchdog: cannot be stopped, resets the chip."""
+
+    _event = None
+
+    def __init__(self, id=0, timeout=5000):
+        self._timeout_us = timeout * 1000
+        self.feed()
+
+    def feed(self):
+        if WDT._event:
+            WDT._event[2] = None
+        WDT._event = clock.at(clock.now() + self._timeout_us, self._bite)
+
+    def _bite(self):
+        clock.control.leave("reset", cause=WDT_RESET)
+
+
+class ADC:
+    ATTN_0DB, ATTN_2_5DB, ATTN_6DB, ATTN_11DB = range(4)
+    WIDTH_12BIT = 12
+    millivolts = {}
+
+    def __init__(self, pin, *, atten=ATTN_11DB):
+        self._pin = pin.id if isinstance(pin, Pin) else pin
+
+    def atten(self, value):
+        pass
+
+    def read_uv(self):
+        return self.millivolts.get(self._pin, 0) * 1000
+
+    def read_u16(self):
+        return min(65535, self.millivolts.get(self._pin, 0) * 65535 // 3100)
+
+
+class I2S:
+    """Receiving from an INMP441. Bytes that nobody reads in time are lost: the driver's ring holds `ibuf` bytes of
+    stereo frames, 8 bytes each whatever format is asked for, and drops the oldest without a word.
+
+    The sound is a file of 32-bit words, one a frame at 16 kHz, made by the host from a WAV.
+    """
+
+    RX = 1
+    TX = 2
+    MONO = 0
+    STEREO = 1
+
+    DC_WORD = 0x00_05_20_00  # what the microphone gives in silence: its offset
+    sound = None  # (binary file, first frame's t_us, frames)
+
+    def __init__(self, id, *, sck, ws, sd, mode, bits, format, rate, ibuf):
+        if mode != I2S.RX or bits != 32 or format != I2S.MONO:
+            raise ValueError("the simulated I2S receives 32-bit mono")
+        self._rate_hz = rate
+        self._ring_frames = ibuf // 8
+        self._began_us = clock.now()
+        self._next_frame = 0  # the next that the driver will hand out
+        self._handler = None
+        self._event = None
+        self._blind_us = 0
+        for pin in (sck, ws):
+            Pin(pin.id, Pin.OUT)
+        I2S.flash.during.append(self._flash_operation)
+
+    def _flash_operation(self, us):
+        # The driver's interrupt is not in IRAM: beyond the descriptor in flight (256 frames, 16 ms) frames are lost.
+        lost = max(0, us - 16_000) * self._rate_hz // 1_000_000
+        self._next_frame += lost
+
+    def irq(self, handler):
+        self._handler = handler
+
+    def _frames_at(self, t_us):
+        return (t_us - self._began_us) * self._rate_hz // 1_000_000
+
+    def readinto(self, buffer):
+        frames = len(buffer) // 4
+        self._next_frame = max(self._next_frame, self._frames_at(clock.now()) - self._ring_frames)
+        done_us = self._began_us + -(-(self._next_frame + frames) * 1_000_000 // self._rate_hz)
+        done_us = max(done_us, clock.now_us)
+        if self._handler is None:
+            clock.sleep(done_us - clock.now_us)
+            self._fill(buffer, frames)
+        else:
+            self._event = clock.at(done_us, lambda: self._complete(buffer, frames))
+        return frames * 4
+
+    def _complete(self, buffer, frames):
+        self._fill(buffer, frames)
+        clock.interrupt(self._handler, self)
+
+    def _fill(self, buffer, frames):
+        view = memoryview(buffer)
+        first = self._next_frame
+        self._next_frame += frames
+        done = 0
+        settle = clock.costs["microphone_startup_us"] * self._rate_hz // 1_000_000
+        while done < frames:
+            frame = first + done
+            if frame < settle:  # not valid yet: a large constant
+                count = min(frames - done, settle - frame)
+                pattern = b"\x00\x00\xf0\x3f"
+            else:
+                at = self._frame_of_sound(frame)
+                count = frames - done
+                if at is not None and 0 <= at < self.sound[2]:
+                    count = min(count, self.sound[2] - at)
+                    self.sound[0].seek(at * 4)
+                    self.sound[0].readinto(view[done * 4 : (done + count) * 4])
+                    done += count
+                    continue
+                if at is not None and at < 0:
+                    count = min(count, -at)
+                pattern = I2S.DC_WORD.to_bytes(4, "little")
+            view[done * 4 : (done + count) * 4] = pattern * count
+            done += count
+
+    def _frame_of_sound(self, frame):
+        if self.sound is None:
+            return None
+        return frame - (self.sound[1] - self._began_us) * self._rate_hz // 1_000_000
+
+    def deinit(self):
+        if self._event:
+            self._event[2] = None
+        if self._flash_operation in I2S.flash.during:
+            I2S.flash.during.remove(self._flash_operation)

@@ -1,0 +1,9 @@
+"""Double speed to :59, then waits there for thirty seconds."""
+
+ORDER = 40
+
+
+def plan(out, dice) -> None:
+    for tick in range(59):
+        out[tick] = 500 * (tick + 1)
+    out[59] = 60_000

@@ -1,0 +1,211 @@
+"""Reading and checking what the owner wrote (`config.json`) and what the board is (`board.json`).
+
+A wrong file ends the start with an error that names the key and the value (a secret's length instead of the secret).
+"""
+
+import json
+
+VERSION = "0.1.0"  # of the firmware, reported with each check-in
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_TOKEN = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + _LETTERS + "0123456789-_"
+
+
+class ConfigError(ValueError):
+    pass
+
+
+def load(path: str) -> dict:
+    """The checked configuration of `path`. A missing, wrong or unknown key raises ConfigError."""
+    return check(_read(path))
+
+
+def load_board(path: str) -> dict:
+    """The checked description of the board."""
+    return check_board(_read(path))
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            value = json.load(file)
+    except OSError as e:
+        raise ConfigError("%s cannot be read (%s): copy it to the board" % (path, e))
+    except ValueError as e:
+        raise ConfigError("%s is not JSON: %s" % (path, e))
+    if not isinstance(value, dict):
+        raise ConfigError("%s must be a JSON object" % path)
+    return value
+
+
+def _refuse(key, value, wanted):
+    raise ConfigError("%s is %s, but must be %s" % (key, repr(value)[:80], wanted))
+
+
+def _text(key, value, wanted="a text of 1 to 63 characters"):
+    if not isinstance(value, str) or not 1 <= len(value) <= 63:
+        _refuse(key, value, wanted)
+
+
+def _integer(key, value, least, most):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        _refuse(key, value, "an integer from %d to %d" % (least, most))
+
+
+def _app(key, value):
+    if value not in ("pendant", "clock"):
+        _refuse(key, value, '"pendant" or "clock"')
+
+
+def _device(key, value):
+    allowed = _LETTERS + "0123456789"
+    good = isinstance(value, str) and 1 <= len(value) <= 32 and value[0] in _LETTERS
+    if not good or not all(c in allowed for c in value):
+        _refuse(key, value, "1 to 32 of a-z and 0-9, beginning with a letter")
+
+
+def _token(key, value):
+    if not isinstance(value, str) or len(value) != 43 or not all(c in _TOKEN for c in value):
+        shown = "%d characters" % len(value) if isinstance(value, str) else type(value).__name__
+        raise ConfigError("%s is %s, but must be the 43 that the server showed (not printed here)" % (key, shown))
+
+
+def _server(key, value):
+    if not isinstance(value, dict):
+        _refuse(key, value, 'like {"host": "192.168.1.5", "port": 8443}')
+    _keys(value, {"host": _text, "port": lambda k, v: _integer(k, v, 1, 65535)}, ("host", "port"), key + ".")
+
+
+def _wifi(key, value):
+    if not isinstance(value, list) or not 1 <= len(value) <= 16:
+        raise ConfigError('%s must be a list of 1 to 16 networks, {"ssid": "...", "password": "..."}' % key)
+    for number, network in enumerate(value):
+        name = "%s[%d]" % (key, number)
+        if not isinstance(network, dict):
+            raise ConfigError('%s must be like {"ssid": "...", "password": "..."}' % name)
+        _keys(network, {"ssid": _ssid, "password": _password}, ("ssid", "password"), name + ".")
+
+
+def _ssid(key, value):
+    if not isinstance(value, str) or not 1 <= len(value.encode()) <= 32:
+        _refuse(key, value, "a network's name, 1 to 32 bytes")
+
+
+def _password(key, value):
+    # WPA2 takes 8 to 63 characters, or 64 hexadecimal digits; an open network takes none.
+    if not isinstance(value, str) or not (value == "" or 8 <= len(value) <= 64):
+        shown = "%d characters" % len(value) if isinstance(value, str) else type(value).__name__
+        raise ConfigError('%s is %s, but must be of 8 to 64, or "" for an open network' % (key, shown))
+
+
+def _ntp(key, value):
+    if not isinstance(value, list) or not 1 <= len(value) <= 8:
+        _refuse(key, value, "a list of 1 to 8 host names or addresses")
+    for number, host in enumerate(value):
+        _text("%s[%d]" % (key, number), host)
+
+
+def _hands(key, value):
+    good = isinstance(value, str) and len(value) == 8 and value[2] == value[5] == ":"
+    if good:
+        parts = value.split(":")
+        good = all(p.isdigit() for p in parts)
+        good = good and 0 <= int(parts[0]) <= 12 and int(parts[1]) <= 59 and int(parts[2]) <= 59
+    if not good:
+        _refuse(key, value, 'the time that the hands show, "00:00:00" to "12:59:59"')
+
+
+_CONFIG = {
+    "app": _app,
+    "device": _device,
+    "token": _token,
+    "server": _server,
+    "wifi": _wifi,
+    "ntp": _ntp,
+    "timezone": _text,
+    "mode": _text,
+    "seed": lambda k, v: _integer(k, v, 0, 0x3FFFFFFF),
+    "hands": _hands,
+}
+_REQUIRED = {
+    "pendant": ("app", "device", "token", "server", "wifi"),
+    "clock": ("app", "device", "wifi", "ntp", "timezone", "mode", "seed"),
+}
+
+
+def _keys(value, checks, required, prefix=""):
+    for key in required:
+        if key not in value:
+            raise ConfigError("%s%s is missing" % (prefix, key))
+    for key in value:
+        if key not in checks:
+            raise ConfigError("%s%s is not known; known are: %s" % (prefix, key, ", ".join(sorted(checks))))
+        checks[key](prefix + key, value[key])
+
+
+def check(config: dict) -> dict:
+    """`config` itself, if all is well with it; else ConfigError. A clock may be without `server` and `token`."""
+    if "app" not in config:
+        raise ConfigError('app is missing: "pendant" or "clock"')
+    _app("app", config["app"])
+    _keys(config, _CONFIG, _REQUIRED[config["app"]])
+    if "server" in config and "token" not in config:
+        raise ConfigError("token is missing: with server, the token that it showed is needed")
+    return config
+
+
+def _pin(key, value):
+    _integer(key, value, 0, 48)
+
+
+def _pins(key, value):
+    if not isinstance(value, dict) or not value:
+        _refuse(key, value, "an object of pin names and numbers")
+    used: dict = {}
+    for name in value:
+        numbers = value[name] if isinstance(value[name], list) else [value[name]]
+        for number in numbers:
+            _pin("%s.%s" % (key, name), number)
+            if number in used:
+                raise ConfigError("%s.%s is %d, but %s has that pin" % (key, name, number, used[number]))
+            used[number] = name
+    for name in ("button", "light"):
+        if name not in value:
+            raise ConfigError("%s.%s is missing" % (key, name))
+
+
+def _flag(key, value):
+    if not isinstance(value, bool):
+        _refuse(key, value, "true or false")
+
+
+def _movement(key, value):
+    if not isinstance(value, dict):
+        _refuse(key, value, "an object")
+    checks = {
+        "pulse_us": lambda k, v: _integer(k, v, 1000, 100000),
+        "duty_percent": lambda k, v: _integer(k, v, 10, 100),
+        "gap_ms": lambda k, v: _integer(k, v, 1, 500),
+        "catch_up_hz": lambda k, v: _integer(k, v, 1, 30),
+    }
+    _keys(value, checks, list(checks), key + ".")
+
+
+def check_board(board: dict) -> dict:
+    """`board` itself, if all is well with it; else ConfigError."""
+    checks = {
+        "name": _text,
+        "chip": _text,
+        "app": _app,
+        "pins": _pins,
+        "light_active_low": _flag,
+        "movement": _movement,
+    }
+    _keys(board, checks, ("name", "chip", "app", "pins", "light_active_low"))
+    needed = ("microphone_sck", "microphone_ws", "microphone_sd") if board["app"] == "pendant" else ("coil",)
+    for name in needed:
+        if name not in board["pins"]:
+            raise ConfigError("pins.%s is missing" % name)
+    if board["app"] == "clock" and "movement" not in board:
+        raise ConfigError("movement is missing")
+    return board

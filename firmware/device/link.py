@@ -1,0 +1,202 @@
+"""HTTP/1.1 over verified TLS to the one server that the device is paired with; the connection is kept and reused.
+
+The server is verified against its pinned certificate with the host name `offbeat`, whatever address is dialled
+(docs/protocol.md). Everything that comes back is bounded, and every wait has a time-out. A call may be repeated with no
+harm, so a request that finds the kept connection closed is sent once more over a new one.
+"""
+
+import asyncio
+import gc
+
+TYPE_CHECKING = False  # for the type checker alone: the chip has no `typing`
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = "offbeat"  # in the certificate, and in `Host`
+CONNECT_S = 15  # the handshake alone blocks for most of a second on the chip
+STEP_S = 10  # for each piece written
+ANSWER_S = 30  # for a whole answer; the server syncs to disk and commits before it answers
+PIECE_BYTES = 2048
+HEAD_BYTES = 2048  # longest answer head
+BODY_BYTES = 4096  # longest answer body
+
+
+class LinkError(OSError):
+    """No answer, or one that is not to be trusted. The connection is closed; try again later."""
+
+
+class Link:
+    """`certificate_der`: the pinned certificate; `token`: the bearer token, never logged. One request at a time."""
+
+    def __init__(self, host: str, port: int, certificate_der: bytes, token: str):
+        self._address = (host, port)
+        self._token = token
+        self._certificate = certificate_der
+        self._context: Any = None
+        self._stream: Any = None
+        self._answering = False  # the first byte of the present answer has come
+        self._buffer = memoryview(bytearray(max(PIECE_BYTES, HEAD_BYTES)))
+
+    async def request(self, method: str, path: str, headers=(), body=None):
+        """Send a request and read its answer: (status, headers, body).
+
+        `headers`: pairs in the order in which they are sent. `body`: None, bytes, or (file, offset, length) of an open
+        binary file. Returns the status as an int, the headers in a dict with lower-case names, the body as bytes of at
+        most 4 kB. Raises LinkError. Cancelling it closes the connection.
+        """
+        head = self._head(method, path, headers, body)
+        reused = self._stream is not None
+        try:
+            return await self._exchange(method, head, body)
+        except LinkError:
+            if not reused or self._answering:
+                raise
+        return await self._exchange(method, head, body)
+
+    def close(self):
+        """Drop the connection; the next request makes a new one."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            try:
+                stream.s.close()
+            except OSError:
+                pass  # it is gone already, which is what was wanted
+
+    def _head(self, method, path, headers, body):
+        lines = [
+            "%s %s HTTP/1.1" % (method, path),
+            "Host: " + NAME,
+            "Authorization: Bearer " + self._token,
+        ]
+        for name, value in headers:
+            lines.append("%s: %s" % (name, value))
+        if body is not None:
+            lines.append("Content-Length: %d" % (body[2] if isinstance(body, tuple) else len(body)))
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+    async def _exchange(self, method, head, body):
+        finished = False
+        self._answering = False
+        try:
+            if self._stream is None:
+                await self._bounded(self._connect(), CONNECT_S, "connecting")
+            await self._send(head)
+            if isinstance(body, tuple):
+                await self._send_file(*body)
+            elif body:
+                for at in range(0, len(body), PIECE_BYTES):
+                    await self._send(body[at : at + PIECE_BYTES])
+            status, headers, content, keep = await self._bounded(self._answer(method), ANSWER_S, "the answer")
+            finished = keep
+            return status, headers, content
+        except LinkError:
+            raise
+        except (OSError, ValueError, EOFError) as e:
+            # mbedTLS reports a refused certificate as a ValueError
+            raise LinkError("%s: %s" % (type(e).__name__, e))
+        finally:
+            if not finished:  # whatever ended it, a cancellation included: the state of the connection is not known
+                self.close()
+
+    async def _bounded(self, work, seconds, what):
+        try:
+            return await asyncio.wait_for(work, seconds)
+        except asyncio.TimeoutError:
+            raise LinkError("%s took over %d s" % (what, seconds))
+
+    async def _connect(self):
+        if self._context is None:
+            import tls
+
+            context: Any = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+            context.verify_mode = tls.CERT_REQUIRED
+            context.load_verify_locations(self._certificate)
+            self._context = context
+        gc.collect()  # a connection given up while it was made leaves a socket that only the collector closes
+        host, port = self._address
+        self._stream, _ = await asyncio.open_connection(host, port, ssl=self._context, server_hostname=NAME)
+
+    async def _send(self, data):
+        self._stream.write(data)
+        await self._bounded(self._stream.drain(), STEP_S, "sending")
+
+    async def _send_file(self, file, offset, length):
+        file.seek(offset)
+        while length:
+            count = file.readinto(self._buffer[: min(PIECE_BYTES, length)])
+            if not count:
+                raise LinkError("the file ended %d bytes early" % length)
+            await self._send(self._buffer[:count])
+            length -= count
+
+    async def _receive(self, view):
+        """Some bytes into `view`: how many, at least 1."""
+        while True:
+            count = await self._stream.readinto(view)
+            if count:
+                self._answering = True
+                return count
+            if count == 0:
+                raise LinkError("closed by the server")
+            # None: TLS took a record that held no data for us
+
+    async def _answer(self, method):
+        have = 0
+        while True:
+            if have == HEAD_BYTES:
+                raise LinkError("answer refused: its head is over %d bytes" % HEAD_BYTES)
+            have += await self._receive(self._buffer[have:HEAD_BYTES])
+            received = bytes(self._buffer[:have])
+            end = received.find(b"\r\n\r\n")
+            if end >= 0:
+                break
+        status, headers = parse_head(received[:end])
+        body = received[end + 4 :]
+        length = body_length(method, status, headers)
+        if len(body) > length:
+            raise LinkError("answer refused: more bytes than it announced")
+        if len(body) < length:
+            rest = memoryview(bytearray(length))
+            rest[: len(body)] = body
+            have = len(body)
+            while have < length:
+                have += await self._receive(rest[have:])
+            body = bytes(rest)
+        return status, headers, body, headers.get("connection", "").lower() != "close"
+
+
+def parse_head(head: bytes):
+    """(status, headers) of an answer's head without its last empty line. LinkError if it is malformed or redirects."""
+    lines = head.split(b"\r\n")
+    parts = lines[0].split(b" ", 2)
+    if len(parts) < 2 or parts[0] != b"HTTP/1.1" or len(parts[1]) != 3 or not parts[1].isdigit():
+        raise LinkError("answer refused: not HTTP/1.1")
+    status = int(parts[1])
+    if not 200 <= status < 600:
+        raise LinkError("answer refused: status %d" % status)
+    if 300 <= status < 400:
+        raise LinkError("answer refused: redirect, status %d" % status)
+    headers = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name != name.strip():
+            raise LinkError("answer refused: malformed header")
+        try:
+            headers[name.decode().lower()] = value.strip().decode()
+        except UnicodeError:
+            raise LinkError("answer refused: malformed header")
+    return status, headers
+
+
+def body_length(method: str, status: int, headers: dict) -> int:
+    """Bytes of the body that follows, from 0 to 4096. LinkError if it is unknown or longer."""
+    if method == "HEAD" or status == 204:
+        return 0
+    if "transfer-encoding" in headers:
+        raise LinkError("answer refused: Transfer-Encoding is not used here")
+    text = headers.get("content-length", "")
+    if not text.isdigit() or len(text) > 9:
+        raise LinkError("answer refused: Content-Length is %r" % text[:20])
+    if int(text) > BODY_BYTES:
+        raise LinkError("answer refused: %s bytes are over %d" % (text, BODY_BYTES))
+    return int(text)

@@ -1,0 +1,34 @@
+"""Arithmetic on `time.ticks_ms()`, and a counter that does not wrap. Pure.
+
+The ESP32's ticks wrap at 2^30 ms (12.4 days). `time.ticks_diff` does the same as `diff`, but CPython lacks it.
+"""
+
+_PERIOD = 1 << 30
+_HALF = 1 << 29
+
+
+def diff(later, earlier) -> int:
+    """Milliseconds from `earlier` to `later`, both of ticks_ms; right while they are less than 6.2 days apart."""
+    return ((later - earlier + _HALF) & (_PERIOD - 1)) - _HALF
+
+
+class Counter:
+    """Milliseconds of this run of the device, from 0 at its making, never wrapping.
+
+    `mark`: 8 hexadecimal digits drawn at power-on, which name the run in a note and in each upload (docs/protocol.md).
+    Something must call `at_ms` at least every 6 days: the application's watch does.
+    """
+
+    def __init__(self, mark: str, now):
+        self.mark = mark
+        self._ticks = now
+        self._ms = 0
+
+    def at_ms(self, ticks) -> int:
+        """The counter at a value of ticks_ms, which may be a little in the past (an edge, a sample)."""
+        passed_ms = diff(ticks, self._ticks)
+        if passed_ms > 0:
+            self._ticks = ticks
+            self._ms += passed_ms
+            return self._ms
+        return max(0, self._ms + passed_ms)

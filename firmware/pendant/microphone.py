@@ -1,0 +1,220 @@
+"""An INMP441 on I2S, always listening into a ring of encoded blocks, so that a press loses nothing.
+
+The I2S handler encodes each block of 505 samples straight into the ring. It runs as a soft interrupt, between two
+bytecodes of whatever else runs, allocates nothing, and is late only behind a blocking call. Behind it the driver's own
+buffer holds 0.51 s; of what comes beyond that the driver drops the oldest without a word, so the samples of a recording
+are counted against the time that it took, and the difference is reported.
+
+A recording is a range of the ring. Until `free` gives them up its blocks are not overwritten: when nothing but such
+blocks is left, new ones are dropped.
+
+Why neither asyncio's StreamReader nor flash writes while recording: micropython issue 16029, pull request 14176.
+"""
+
+import asyncio
+from array import array
+
+from device.ticks import diff
+from pendant import adpcm
+
+GAIN_BITS = 2  # 12 dB: full scale at 108 dB SPL, a shout into the INMP441 (-26 dBFS at 94 dB SPL)
+LONGEST_S = 600  # of one recording
+LEAST_BLOCKS = 64  # 2 s: less memory than that is no pendant
+PRE_ROLL_BLOCKS = 4  # 126 ms, kept from before the press: its handler may wait for a flash erase or a collection
+_BLOCKED_MS = 100  # without a block for so long, a blocking call held the interpreter, and the button's handler too
+_AT_ONCE_MS = 15  # handlers that a blocking call held up run within this time of each other
+_SETTLING_BLOCKS = 9  # 284 ms; the INMP441's start-up takes 2^18 of its clock cycles, 256 ms
+_TIMES = 32  # blocks whose time of arrival is remembered; a power of two
+_WINDOW = 4  # of them are looked at to tell lateness from loss
+_LEAST_LOSS_MS = 24  # less is lateness: the driver hands out descriptors of 16 ms
+_STALLED_MS = 2000
+
+
+def _ms(blocks):
+    """Blocks to milliseconds: one is 31.5625."""
+    return blocks * adpcm.BLOCK_SAMPLES * 1000 // adpcm.SAMPLE_RATE_HZ
+
+
+class Take:
+    """A finished recording: `blocks` blocks of the ring from number `first` on, which began at `start` (ticks_ms) and
+    lacks `lost` samples.
+    """
+
+    def __init__(self, first: int, blocks: int, start: int, lost: int):
+        self.first = first
+        self.blocks = blocks
+        self.start = start
+        self.lost = lost
+
+
+class Microphone:
+    """`open_i2s()` makes the machine.I2S (and may be called again, if it stalls); `memory`: the ring, a bytearray of at
+    least 64 blocks of 256 bytes; `ticks_ms`: time.ticks_ms.
+    """
+
+    def __init__(self, open_i2s, memory, ticks_ms):
+        self.total = 0  # blocks encoded so far: the number of the next one
+        self._open_i2s = open_i2s
+        self._ticks_ms = ticks_ms
+        self._view = memoryview(memory)
+        self._capacity = len(memory) // adpcm.BLOCK_BYTES
+        self._memory = memory
+        self._words = (bytearray(adpcm.FRAMES_BYTES), bytearray(adpcm.FRAMES_BYTES))
+        self._filling = 0
+        self._samples = array("h", (0 for _ in range(adpcm.BLOCK_SAMPLES)))
+        self._state = adpcm.new_state(GAIN_BITS)
+        self._times = array("i", (0 for _ in range(_TIMES)))
+        self._settling = 0
+        self._fresh = 0  # no block before this one joins on to those after it
+        self._kept = -1  # the oldest block that must not be overwritten
+        self._limit = -1  # the block before which the present recording must end
+        self._first = -1  # of the present recording
+        self._taken = 0  # the end of the last recording
+        self._start = None  # ticks_ms of the present recording's first sample, once known
+        self._asked = 0  # ticks_ms of the press
+        self._i2s = None
+
+    def start(self):
+        """Begin to listen. The first 284 ms are dropped."""
+        self._settling = _SETTLING_BLOCKS
+        self._fresh = self.total
+        self._alive = self._ticks_ms()
+        self._i2s = self._open_i2s()
+        self._i2s.irq(self._filled)
+        self._i2s.readinto(self._words[self._filling])
+
+    def stop(self):
+        if self._i2s is not None:
+            self._i2s.deinit()
+            self._i2s = None
+
+    @property
+    def valid(self) -> bool:
+        """Samples are coming in, and they are the room's."""
+        return self.total > self._fresh
+
+    @property
+    def recording(self) -> bool:
+        return self._first >= 0
+
+    def room(self) -> int:
+        """Blocks that a recording begun now could have."""
+        kept = self.total - self._kept if self._kept >= 0 else 0
+        return max(0, self._capacity - kept - 1)
+
+    def begin(self, at: int, most_blocks: int):
+        """Record from the moment `at` (ticks_ms, not longer ago than a second) on, and 126 ms from before it.
+
+        If `at` is the end of a time in which the interpreter was held (a TLS handshake), the press may have been at any
+        moment of it: then from its beginning, as far as the driver kept it.
+        """
+        oldest = max(self._fresh, self._taken, self.total - _TIMES + 1)
+        for block in range(oldest + 1, self.total):
+            before = self._times[(block - 1) % _TIMES]
+            after = self._times[block % _TIMES]
+            if diff(after, before) > _BLOCKED_MS and diff(at, before) > 0 and diff(after, at) > -_AT_ONCE_MS:
+                at = before
+                break
+        first = self.total
+        while first > oldest and diff(self._began(first, first - 1), at) + _ms(PRE_ROLL_BLOCKS) > 0:
+            first -= 1
+        self._start = self._began(first, first) if first < self.total else None
+        self._asked = at
+        if self._kept < 0:
+            self._kept = first
+        self._limit = first + most_blocks
+        self._first = first
+
+    def look(self):
+        """To be called every 100 ms or so. Returns None, "limit" when the recording has used up its room, or "stalled"
+        when no block has come for two seconds: then the microphone was started anew.
+        """
+        if self._first >= 0 and self.total >= self._first + _WINDOW:
+            start = self._began(self._first, max(self._first, self.total - _TIMES + 1))
+            if self._start is None or diff(start, self._start) < 0:
+                self._start = start
+        if diff(self._ticks_ms(), self._alive) > _STALLED_MS:
+            self.stop()
+            self.start()
+            return "stalled"
+        return "limit" if self._first >= 0 and self.total >= self._limit else None
+
+    async def end(self, at: int):
+        """End the recording with the block of the moment `at` (ticks_ms). Returns a Take, None if nothing was heard."""
+        if self._first < 0:
+            return None
+        for _ in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
+            self.look()
+            start = self._asked if self._start is None else self._start
+            blocks = diff(at, start) * adpcm.SAMPLE_RATE_HZ // (adpcm.BLOCK_SAMPLES * 1000) + 1
+            blocks = max(_WINDOW, min(blocks, self._limit - self._first))
+            if self.total >= self._first + blocks:
+                break
+            await asyncio.sleep(0.02)
+        first, self._first = self._first, -1
+        blocks = min(blocks, self.total - first)
+        if self.total == self._limit:
+            self._fresh = self.total  # some were dropped since
+        self._limit = -1
+        self._taken = first + blocks
+        if blocks <= 0:
+            return None
+        lost_ms = self._late_ms(first, start) if self._start is not None else 0
+        if lost_ms >= _LEAST_LOSS_MS:  # or still late: in a moment there will be blocks that are not
+            await asyncio.sleep(_ms(_WINDOW + 1) / 1000)
+            lost_ms = min(lost_ms, self._late_ms(first, start))
+        lost_ms = lost_ms if lost_ms >= _LEAST_LOSS_MS else 0
+        return Take(first, blocks, start, lost_ms * adpcm.SAMPLE_RATE_HZ // 1000)
+
+    def piece(self, first: int, most_blocks: int):
+        """A view of up to `most_blocks` blocks from `first` on, as many as lie in one piece of the ring."""
+        slot = first % self._capacity
+        count = min(most_blocks, self._capacity - slot)
+        return self._view[slot * adpcm.BLOCK_BYTES : (slot + count) * adpcm.BLOCK_BYTES]
+
+    def free(self, before=None):
+        """The blocks before this number are needed no more; None: all but those of the present recording."""
+        self._kept = self._first if before is None else before
+
+    def _late_ms(self, first, start):
+        """How much later the last blocks came than they would have if nothing had been lost since `start`."""
+        return diff(self._began(first, max(first, self.total - _WINDOW)), start)
+
+    def _began(self, first, since):
+        """When block `first` began, ticks_ms, told from the arrival of the blocks from `since` on (31 of them at most).
+
+        A block arrives when its last sample is taken or, behind a blocking call, later; and a loss makes all that come
+        after it late for good. So the least late of them tells, and tells best when nothing was lost among them.
+        """
+        least = self._times[since % _TIMES] - _ms(since + 1 - first)
+        for block in range(since + 1, self.total):
+            began = self._times[block % _TIMES] - _ms(block + 1 - first)
+            if diff(began, least) < 0:
+                least = began
+        return least
+
+    def _filled(self, i2s):
+        """The I2S handler: `self._words[self._filling]` is full. Allocates nothing."""
+        words = self._words[self._filling]
+        self._filling ^= 1
+        i2s.readinto(self._words[self._filling])
+        now = self._ticks_ms()
+        self._alive = now
+        if self._settling:
+            self._settling -= 1
+            if self._settling == 0:  # begin with the offset that there is, not with one to be found out
+                sample = words[-1] << 16 | words[-2] << 8 | words[-3]
+                if sample >= 0x800000:
+                    sample -= 0x1000000
+                self._state[adpcm.DC] = adpcm.DC_ZERO + ((sample >> self._state[adpcm.SHIFT]) << 9)
+            return
+        adpcm.condition(words, self._samples, self._state)  # type: ignore[arg-type]
+        total = self.total
+        if total == self._limit or (self._kept >= 0 and total - self._kept >= self._capacity):
+            if self._first < 0:
+                self._fresh = total
+            return
+        self._state[adpcm.OFFSET] = total % self._capacity * adpcm.BLOCK_BYTES
+        adpcm.encode(self._samples, self._memory, self._state)  # type: ignore[arg-type]
+        self._times[total % _TIMES] = now
+        self.total = total + 1

@@ -1,0 +1,168 @@
+"""The notes that the server has not confirmed yet: one folder on the flash.
+
+    HEX16.wav   a note, whole; HEX16 is the random part of its id
+    storing     the one that is being written
+    HEX16.bad   set aside: bytes of which no sound can be had
+
+A note leaves only when the server has confirmed its id, length and SHA-256. Work at the start does not grow with the
+number of notes, except for counting them. Pure: runs on any folder.
+"""
+
+import os
+
+from pendant import wav
+
+FLUSH_BYTES = 32768  # what a power cut may take from a note that is being stored; LittleFS keeps nothing unflushed
+RESERVE_BYTES = 65536  # of the flash, left free for LittleFS itself and for what is not a note
+_STORING = "storing"
+
+
+class Spool:
+    """`folder`: its path, made if it is missing. `device`: the device's id. `random`: os.urandom or its like."""
+
+    def __init__(self, folder: str, device: str, random):
+        self._folder = folder
+        self._device = device
+        self._random = random
+        if not _exists(folder):
+            os.mkdir(folder)
+        self.waiting = sum(1 for _ in self._notes())  # whole notes in the folder
+
+    def new_id(self) -> str:
+        """A fresh id: the device and 64 random bits."""
+        return "%s-%s" % (self._device, "".join("%02x" % byte for byte in self._random(8)))
+
+    def path(self, note_id: str) -> str:
+        return self._file(note_id[-16:] + ".wav")
+
+    def length(self, note_id: str) -> int:
+        """Bytes of a note's file."""
+        return os.stat(self.path(note_id))[6]
+
+    def free_bytes(self) -> int:
+        """Flash that notes may still take. Slow on LittleFS: it walks all files."""
+        status = os.statvfs(self._folder)
+        return max(0, status[1] * status[3] - RESERVE_BYTES)
+
+    def recover(self):
+        """Mend what a power cut left of a note that was being stored. Returns a sentence about it, or None.
+
+        A note whose sound began to arrive is kept as a note: its file ends early, which readers see from its header
+        (docs/protocol.md). What holds no sound is set aside.
+        """
+        storing = self._file(_STORING)
+        if not _exists(storing):
+            return None
+        size_bytes = os.stat(storing)[6]
+        if size_bytes == 0:
+            os.remove(storing)  # was cut before its first flush: there is nothing in it
+            return "a note was cut off by a power loss before any of it was stored"
+        with open(storing, "rb") as file:
+            note = wav.read(file.read(wav.HEAD_BYTES), size_bytes)
+        if note is None or not note.blocks:
+            aside = self.new_id()[-16:] + ".bad"
+            os.rename(storing, self._file(aside))
+            return "%s was set aside: %d bytes that are no note" % (aside, size_bytes)
+        note_id = self._keep(note.meta.get("id"))
+        if not note.cut:
+            return None
+        return "%s was cut off by a power loss after %d samples" % (note_id, note.samples)
+
+    def writer(self, note_id: str):
+        """A Writer for a new note. One at a time."""
+        return Writer(self, note_id)
+
+    def first(self, skip=()):
+        """The id of a note that waits and is not in `skip`; None if there is none."""
+        for name in self._notes():
+            note_id = "%s-%s" % (self._device, name[:16])
+            if note_id not in skip:
+                return note_id
+        return None
+
+    def renew(self, note_id: str) -> str:
+        """Give a note a new id, which is returned: the server has another note under the old one.
+
+        The metadata inside the file keeps the id that was drawn at the recording.
+        """
+        new_id = self.new_id()
+        os.rename(self.path(note_id), self.path(new_id))
+        return new_id
+
+    def confirm(self, note_id: str, length: int, sha256: str, confirmed: dict) -> bool:
+        """Delete a note if `confirmed` ({"id", "length", "sha256"} as the server stored it) is that note, of this
+        length and SHA-256 (hexadecimal). True if it was deleted.
+        """
+        for key, own in (("id", note_id), ("length", length), ("sha256", sha256)):
+            if confirmed.get(key) != own:
+                return False
+        if self.length(note_id) != length:
+            return False
+        os.remove(self.path(note_id))
+        self.waiting -= 1
+        return True
+
+    def _file(self, name):
+        return self._folder + "/" + name
+
+    def _notes(self):
+        """The names of all notes, one after another."""
+        entries = os.ilistdir(self._folder) if hasattr(os, "ilistdir") else zip(os.listdir(self._folder))
+        for entry in entries:
+            name = entry[0]
+            if len(name) == 20 and name.endswith(".wav"):
+                yield name
+
+    def _keep(self, note_id):
+        """What is being stored becomes a note: under its id, or a new one if that is not fit. Returns the id."""
+        if not _is_id(note_id, self._device) or _exists(self.path(note_id)):
+            note_id = self.new_id()
+        os.rename(self._file(_STORING), self.path(note_id))
+        self.waiting += 1
+        return note_id
+
+
+class Writer:
+    """Writes one note under a temporary name, flushing every 32 kB, and renames it at the end."""
+
+    def __init__(self, spool, note_id):
+        self.note_id = note_id
+        self._spool = spool
+        self._unflushed_bytes = 0
+        self._file = open(spool._file(_STORING), "wb")
+
+    def write(self, data):
+        """OSError when the flash is full; what was written till then can still be kept with `finish`."""
+        self._file.write(data)
+        self._unflushed_bytes += len(data)
+        if self._unflushed_bytes >= FLUSH_BYTES:
+            self._file.flush()
+            self._unflushed_bytes = 0
+
+    def abandon(self):
+        """Close it as it stands; the next Writer overwrites it."""
+        self._file.close()
+
+    def finish(self):
+        """Close it: it is a note from now on, cut or whole. Returns its id, None if it was of no use (see recover)."""
+        try:
+            self._file.close()
+        except OSError:
+            pass  # a full flash says so once more when the rest cannot be flushed; what is there counts
+        before = self._spool.waiting
+        self._spool.recover()
+        return self.note_id if self._spool.waiting > before else None
+
+
+def _is_id(text, device):
+    if not isinstance(text, str) or len(text) != len(device) + 17 or text[:-16] != device + "-":
+        return False
+    return all(c in "0123456789abcdef" for c in text[-16:])
+
+
+def _exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True

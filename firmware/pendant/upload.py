@@ -1,0 +1,141 @@
+"""Talking to the server as docs/protocol.md has it: notes, resumable and confirmed, and the check-in."""
+
+import asyncio
+import binascii
+import hashlib
+import json
+
+from device.link import LinkError
+
+PIECE_BYTES = 32768  # of a note in one request
+MOST_STUMBLES = 4  # answers without progress, for one note in one go
+_PATH = "/api/device/notes/"
+_REFUSALS = (400, 401, 403, 413)
+
+
+class Refused(Exception):
+    """The server will not take this as it stands; trying again soon does not help."""
+
+
+class Upload:
+    """`link`: device.link.Link; `spool`: the Spool; `now`: called, returns (counter's mark, its milliseconds)."""
+
+    def __init__(self, link, spool, now):
+        self._link = link
+        self._spool = spool
+        self._now = now
+        self._buffer = memoryview(bytearray(2048))
+
+    async def send(self, note_id: str) -> bool:
+        """Bring one note to the server. True: confirmed and deleted here. False: the server has another note under this
+        id, so it was given a new one and waits. LinkError: try later. Refused: the note is kept.
+        """
+        with open(self._spool.path(note_id), "rb") as file:
+            digest, length = await self._digest(file)
+            answer = await self._upload(note_id, file, digest, length)
+        if answer is None:
+            self._spool.renew(note_id)
+            return False
+        if not self._spool.confirm(note_id, length, binascii.hexlify(digest).decode(), answer):
+            raise LinkError("the server confirmed something else than %s" % note_id)
+        return True
+
+    async def _upload(self, note_id, file, digest, length):
+        """What the server confirms, as a dict; None if the id is another note's."""
+        announced = "sha-256=:%s:" % binascii.b2a_base64(digest).decode().strip()
+        path = _PATH + note_id
+        status, headers, body = await self._link.request("HEAD", path)
+        if status == 404:
+            offset = 0
+        elif status == 204 and headers.get("upload-complete") == "?1":
+            if headers.get("upload-length") != str(length) or headers.get("repr-digest") != announced:
+                return None
+            return {"id": note_id, "length": length, "sha256": binascii.hexlify(digest).decode()}
+        elif status == 204:
+            offset = _offset(headers)
+        else:
+            raise _failure(status, body)
+        stumbles = 0
+        while offset <= length and stumbles <= MOST_STUMBLES:
+            count = min(PIECE_BYTES, length - offset)
+            mark, now_ms = self._now()
+            status, headers, body = await self._link.request(
+                "PATCH",
+                path,
+                (
+                    ("Content-Type", "application/partial-upload"),
+                    ("Upload-Offset", offset),
+                    ("Upload-Complete", "?1" if offset + count == length else "?0"),
+                    ("Upload-Length", length),
+                    ("Repr-Digest", announced),
+                    ("Offbeat-Counter", "%s %d" % (mark, now_ms)),
+                ),
+                (file, offset, count),
+            )
+            if status == 200:
+                return _object(body)
+            before = offset
+            if status == 204 or (status == 409 and "upload-offset" in headers):
+                offset = _offset(headers)
+            elif status == 409:
+                return None
+            elif status == 422:
+                offset = 0
+            else:
+                raise _failure(status, body)
+            if status != 204 or offset <= before:
+                stumbles += 1
+        if offset > length:
+            return None  # more is stored under this id than this note has: it is another's
+        raise LinkError("no progress with %s" % note_id)
+
+    async def check_in(self, report) -> int:
+        """Report (an ordered dict, docs/protocol.md), and learn the server's time, ms since 1970."""
+        body = json.dumps(report).encode()
+        status, _, answer = await self._link.request(
+            "POST", "/api/device/check-in", (("Content-Type", "application/json"),), body
+        )
+        if status != 200:
+            raise _failure(status, answer)
+        time_ms = _object(answer).get("time_ms")
+        if not isinstance(time_ms, int):
+            raise LinkError("answer refused: time_ms is %r" % time_ms)
+        return time_ms
+
+    async def _digest(self, file):
+        """(SHA-256, length) of an open file."""
+        digest = hashlib.sha256()
+        length = 0
+        while True:
+            count = file.readinto(self._buffer)
+            if not count:
+                return digest.digest(), length
+            digest.update(self._buffer[:count])
+            length += count
+            await asyncio.sleep(0)  # the button may want the board
+
+
+def _offset(headers):
+    text = headers.get("upload-offset", "")
+    if not text.isdigit() or len(text) > 9:
+        raise LinkError("answer refused: Upload-Offset is %r" % text[:20])
+    return int(text)
+
+
+def _object(body):
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise LinkError("answer refused: its body is not a JSON object")
+    return value
+
+
+def _failure(status, body):
+    try:
+        detail = _object(body).get("detail")
+    except LinkError:
+        detail = None
+    text = "the server answered %d" % status + (": %s" % detail if isinstance(detail, str) else "")
+    return (Refused if status in _REFUSALS else LinkError)(text[:160])

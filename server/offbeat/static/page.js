@@ -1,0 +1,270 @@
+// The page: asks for the overview, redraws what changed.
+import { ClockCard } from "./clock.js";
+import { ago, make } from "./elements.js";
+import { Player } from "./player.js";
+
+const POLL_MS = 1500;
+const TIMEOUT_MS = 15000;
+const $ = (id) => document.getElementById(id);
+
+const timeOf = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+function dayOf(date) {
+  const midnight = (of) => new Date(of.getFullYear(), of.getMonth(), of.getDate()).getTime();
+  const days = Math.round((midnight(new Date()) - midnight(date)) / 86400000);
+  if (days === 0) return "Today";
+  if (days === 1) return "Yesterday";
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  return date.toLocaleDateString([], { weekday: "long", day: "numeric", month: "long", year });
+}
+
+const PENDING = { receiving: "arriving", received: "waiting its turn", transcribing: "being transcribed" };
+
+function stateOf(note) {
+  if (note.set_aside) return "set aside";
+  if (note.trouble) return "waiting";
+  if (PENDING[note.state]) return PENDING[note.state];
+  if (note.deliveries.some((delivery) => delivery.state === "pending")) return "being delivered";
+  if (note.deliveries.some((delivery) => delivery.state === "ended")) return "not delivered";
+  return note.state;
+}
+
+function troublesOf(note) {
+  const troubles = note.trouble ? [note.trouble] : [];
+  for (const delivery of note.deliveries) {
+    if (!delivery.trouble) continue;
+    const next = delivery.next_at ? ` Next try at ${timeOf(new Date(delivery.next_at))}.` : "";
+    troubles.push(delivery.trouble + next);
+  }
+  return troubles;
+}
+
+function textOf(note) {
+  if (note.text) return make("p", { class: "text" }, note.text);
+  if (note.text === "") return make("p", { class: "text none" }, "No speech in this note.");
+  if (note.trouble) return make("p", { class: "text none" }, note.set_aside ? "No text." : "No text yet.");
+  return make("p", { class: "text none working" }, note.state === "receiving" ? "Arriving…" : "Listening…");
+}
+
+class NoteCard {
+  constructor() {
+    this.element = make("article", { class: "note" });
+    this.player = null;
+    this.drawn = "";
+  }
+
+  draw(note) {
+    const signature = JSON.stringify(note);
+    if (signature === this.drawn) return;
+    this.drawn = signature;
+    const recorded = note.recorded_at !== null;
+    const when = new Date(note.recorded_at ?? note.received_at ?? note.created_at);
+    const clock = make("time", { datetime: when.toISOString(), title: when.toLocaleString() }, timeOf(when));
+    const state = stateOf(note);
+    const troubles = troublesOf(note);
+    const meta = make(
+      "footer",
+      {},
+      make("span", {}, note.device_name),
+      recorded || note.state === "receiving" ? null : make("span", {}, "time of recording unknown"),
+      note.lost_samples ? make("span", {}, `${(note.lost_samples / 16000).toFixed(2)} s lost`) : null,
+      make("span", { class: troubles.length ? "state wrong" : `state ${note.state}` }, state),
+    );
+    const whole = note.state !== "receiving";
+    if (whole && this.player === null) this.player = new Player(note.id, note.duration_s);
+    this.element.replaceChildren(
+      make("div", { class: "when" }, recorded ? null : make("small", {}, "arrived "), clock),
+      make(
+        "div",
+        { class: "what" },
+        textOf(note),
+        ...troubles.map((trouble) => make("p", { class: "trouble" }, trouble)),
+        whole ? this.player.element : null,
+        meta,
+      ),
+    );
+    this.day = dayOf(when);
+  }
+}
+
+const cards = new Map(); // note id -> NoteCard, of all that was ever shown
+let latest = []; // the overview's notes
+let older = []; // what "Show older notes" brought
+let cursor = null;
+
+function drawNotes() {
+  const known = new Set(latest.map((note) => note.id));
+  const all = [...latest, ...older.filter((note) => !known.has(note.id))];
+  const wanted = [];
+  let day = null;
+  for (const note of all) {
+    let card = cards.get(note.id);
+    if (!card) cards.set(note.id, (card = new NoteCard()));
+    card.draw(note);
+    if (card.day !== day) {
+      day = card.day;
+      wanted.push(heading(day));
+    }
+    wanted.push(card.element);
+  }
+  const place = $("notes");
+  // Moving an element would stop its sound, so only what is not where it should be is touched.
+  wanted.forEach((element, index) => {
+    if (place.children[index] !== element) place.insertBefore(element, place.children[index] ?? null);
+  });
+  while (place.children.length > wanted.length) place.lastElementChild.remove();
+  $("more").hidden = cursor === null;
+}
+
+const headings = new Map();
+function heading(day) {
+  if (!headings.has(day)) headings.set(day, make("h2", { class: "day" }, day));
+  return headings.get(day);
+}
+
+function drawEmpty(overview) {
+  const place = $("empty");
+  place.hidden = overview.notes.length > 0;
+  if (!place.hidden) {
+    const hasPendant = overview.devices.some((device) => device.app === "pendant");
+    place.replaceChildren(
+      make("h2", {}, hasPendant ? "Press, speak, let go." : "Add your pendant"),
+      hasPendant
+        ? make("p", {}, "What you say appears here as text, a moment after the pendant has handed it over.")
+        : make("p", {}, "Run this where the server runs. It prints what the pendant needs to know:"),
+      hasPendant ? null : make("pre", {}, make("code", {}, "offbeat device add p7 --app pendant")),
+    );
+  }
+}
+
+const deviceCards = new Map();
+
+class PendantCard {
+  constructor() {
+    this.element = make("section", { class: "device" });
+  }
+
+  draw(device, nowMs) {
+    const report = device.report ?? {};
+    const contact = device.contact_at ? `last contact ${ago(nowMs - Date.parse(device.contact_at))}` : "never seen yet";
+    const waiting = report.waiting ? `${report.waiting} ${report.waiting === 1 ? "note" : "notes"} on the board` : null;
+    this.element.replaceChildren(
+      make("h3", {}, device.name),
+      make("p", {}, ["pendant", contact, waiting].filter(Boolean).join(" · ")),
+      ...(report.errors ?? []).map((error) => make("p", { class: "trouble" }, error)),
+    );
+  }
+}
+
+function drawDevices(devices, nowMs) {
+  const place = $("devices");
+  if (devices.length === 0) {
+    place.replaceChildren(make("p", { class: "hint" }, "None yet."));
+    return;
+  }
+  const elements = devices.map((device) => {
+    let card = deviceCards.get(device.id);
+    if (!card) deviceCards.set(device.id, (card = device.app === "clock" ? new ClockCard() : new PendantCard()));
+    card.draw(device, nowMs);
+    return card.element;
+  });
+  if (elements.some((element, index) => place.children[index] !== element)) place.replaceChildren(...elements);
+}
+
+function drawDestinations(destinations) {
+  const place = $("destinations");
+  if (destinations.length === 0) {
+    place.replaceChildren(
+      make("p", { class: "hint" }, "Nowhere: notes stay on this page. To post their text to a webhook, run"),
+      make("pre", {}, make("code", {}, "offbeat destination add https://…")),
+    );
+    return;
+  }
+  place.replaceChildren(
+    ...destinations.map((destination) =>
+      make(
+        "section",
+        { class: "device" },
+        make("h3", {}, destination.to),
+        destination.ended ? make("p", { class: "trouble" }, destination.ended) : make("p", {}, "webhook"),
+      ),
+    ),
+  );
+}
+
+let tag = "";
+let overview = null;
+let skewMs = 0; // the server's time less this machine's
+let polling = false;
+
+function complain(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = text === "";
+}
+
+async function ask(path, headers = {}) {
+  const answer = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  if (answer.status === 401) {
+    location.replace("/sign-in");
+    throw new Error("signed out");
+  }
+  if (!answer.ok && answer.status !== 304) throw new Error(`it answered ${answer.status}`);
+  return answer;
+}
+
+async function poll() {
+  if (polling || document.hidden) return;
+  polling = true;
+  try {
+    const answer = await ask("/api/overview", tag ? { "If-None-Match": tag } : {});
+    skewMs = Number(answer.headers.get("Offbeat-Time-Ms")) - Date.now();
+    if (answer.status === 200) {
+      tag = answer.headers.get("ETag");
+      overview = await answer.json();
+      latest = overview.notes;
+      if (older.length === 0) cursor = overview.next;
+      drawNotes();
+      drawEmpty(overview);
+      drawDestinations(overview.destinations);
+    }
+    drawDevices(overview.devices, Date.now() + skewMs);
+    complain("");
+  } catch (error) {
+    complain(`The server does not answer (${error.message}). What you see may be old; trying again.`);
+  } finally {
+    polling = false;
+  }
+}
+
+async function more() {
+  try {
+    const page = await (await ask(`/api/notes?before=${cursor}`)).json();
+    older = [...older, ...page.notes];
+    cursor = page.next;
+    drawNotes();
+  } catch (error) {
+    complain(`The older notes did not come (${error.message}). Try again.`);
+  }
+}
+
+async function signOut() {
+  try {
+    await fetch("/api/sign-out", { method: "POST", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    location.replace("/sign-in");
+  } catch (error) {
+    complain(`You are still signed in: the server does not answer (${error.message}).`);
+  }
+}
+
+function frame() {
+  const nowMs = Date.now() + skewMs;
+  for (const card of deviceCards.values()) card.tick?.(nowMs);
+  requestAnimationFrame(frame);
+}
+
+$("more").addEventListener("click", more);
+$("sign-out").addEventListener("click", signOut);
+document.addEventListener("visibilitychange", poll);
+setInterval(poll, POLL_MS);
+poll();
+requestAnimationFrame(frame);

@@ -1,0 +1,626 @@
+"""The simulated board against what the chip's documentation says, with a few lines of MicroPython as its firmware."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sim.board import Board, BoardError, Edge
+from sim.chip.costs import COSTS
+
+WIFI_UP = """
+    import network, time
+    wlan = network.WLAN(network.STA_IF)
+    wlan.active(True)
+    wlan.connect("home", "secret-password")
+    began = time.ticks_ms()
+    while not wlan.isconnected():
+        time.sleep_ms(10)
+    print("wifi", time.ticks_diff(time.ticks_ms(), began))
+"""
+
+
+def lines(board: Board) -> list[str]:
+    return board.console.splitlines()
+
+
+def ended(board: Board, seconds: float = 60) -> list[str]:
+    """Run a snippet that ends; what it printed."""
+    with pytest.raises(BoardError, match=r"main\.py ended;"):
+        board.run(seconds)
+    return lines(board)
+
+
+def test_time_stands_still_while_code_runs_and_jumps_while_it_sleeps(snippet: Any) -> None:
+    board = snippet(
+        """
+        import time
+        t = time.ticks_us()
+        n = sum(range(100000))
+        print(time.ticks_diff(time.ticks_us(), t))
+        t = time.ticks_ms()
+        time.sleep(3600)
+        print(time.ticks_diff(time.ticks_ms(), t))
+        """
+    )
+    board.start()
+    assert ended(board, 4000) == ["0", "3600000"]
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_asyncio_sleeps_in_simulated_time_for_weeks(snippet: Any, bits: int) -> None:
+    board = snippet(
+        """
+        import asyncio, time
+        async def long():
+            await asyncio.sleep(86400 * 2)
+        async def main():
+            for day in range(15):
+                begun = time.time()
+                task = asyncio.create_task(long())
+                await asyncio.sleep(86400)
+                task.cancel()
+                try:
+                    await task
+                    print("not cancelled")
+                except asyncio.CancelledError:
+                    pass
+                late = time.time() - begun - 86400
+                assert 0 <= late <= 1, late
+            print("done")
+        asyncio.run(main())
+        """,
+        bits=bits,
+    )
+    board.start()
+    assert ended(board, 86400 * 16) == ["done"]
+
+
+def test_presses_arrive_at_their_time_and_wake_asyncio(snippet: Any) -> None:
+    board = snippet(
+        """
+        import asyncio, machine, time
+        flag = asyncio.ThreadSafeFlag()
+        pin = machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP)
+        pin.irq(lambda pin: flag.set(), machine.Pin.IRQ_FALLING | machine.Pin.IRQ_RISING)
+        async def main():
+            while True:
+                await flag.wait()
+                print(pin.value(), time.ticks_ms())
+        asyncio.run(main())
+        """
+    )
+    board.start()
+    board.run(1.5)
+    board.press()
+    board.run(0.25)
+    board.release()
+    board.run(1)
+    assert lines(board) == ["0 1500", "1 1750"]
+
+
+def test_a_blocking_call_holds_python_but_not_the_pulse(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, machine, time
+        pin = machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP)
+        pin.irq(lambda pin: print("irq", time.ticks_ms()))
+        rmt = esp32.RMT(0, pin=machine.Pin(3), clock_div=80)
+        rmt.write_pulses((30000, 20000, 31000, 100), (0, 0, 1, 0))
+        partition = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ticks")[0]
+        for block in range(4):
+            partition.ioctl(6, block)  # 45 ms each
+        print("erased", time.ticks_ms())
+        """
+    )
+    board.start()
+    board.run(0.42)
+    board.press()
+    assert ended(board) == ["irq 445", "erased 580"]
+    assert board.edges[:2] == [Edge(3, 1, 450_000), Edge(3, 0, 481_000)]
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_ticks_have_the_chips_period(snippet: Any, bits: int) -> None:
+    board = snippet(
+        """
+        import time
+        first = time.ticks_ms()
+        last = (1 << 30) - 1
+        print(time.ticks_add(0, -1) == last, time.ticks_add(last, 3), time.ticks_diff(1, last))
+        time.sleep((1 << 30) // 1000)
+        time.sleep_ms(1000)
+        print(time.ticks_ms() < 2000, time.ticks_diff(time.ticks_ms(), first))
+        """,
+        bits=bits,
+    )
+    board.start()
+    shown = ended(board, 1_100_000)
+    assert shown[0] == "True 2 2"
+    assert shown[1].startswith("True ")
+
+
+def test_rmt_refuses_what_the_chip_cannot_do(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, machine
+        rmt = esp32.RMT(0, pin=machine.Pin(3), clock_div=80)
+        try:
+            rmt.write_pulses((32768,), (1,))
+        except ValueError as error:
+            print(error)
+        """
+    )
+    board.start()
+    assert ended(board) == ["an RMT phase has 1 to 32767 ticks"]
+
+
+def test_power_cut_ends_a_pulse_and_keeps_what_was_flushed(snippet: Any) -> None:
+    board = snippet(
+        """
+        import machine, os, time
+        print(sorted(os.listdir("/")), machine.reset_cause())
+        machine.Pin(5, machine.Pin.OUT, value=1)
+        with open("/kept", "w") as file:
+            file.write("kept")
+        lost = open("/lost", "w")
+        lost.write("lost")
+        time.sleep(100)
+        """
+    )
+    board.start()
+    board.run(5)
+    assert board.level(5) == 1
+    board.cut_power()
+    assert board.level(5) == 0
+    board.run(1)
+    board.start()
+    board.run(5)
+    before, after = lines(board)
+    assert "kept" not in before
+    assert "kept" in after and "lost" in after and after.endswith(" 1")
+    board.cut_power()
+
+
+def test_power_cut_at_many_instants_of_a_write_leaves_a_file_system(snippet: Any) -> None:
+    board = snippet(
+        """
+        import os
+        if "a" in os.listdir("/"):
+            with open("/a", "rb") as file:
+                data = file.read()
+            print("found", len(data), data == bytes(len(data)))
+        while True:
+            with open("/new", "wb") as file:
+                for _ in range(5):
+                    file.write(bytes(3000))
+            os.rename("/new", "/a")
+        """
+    )
+    found = 0
+    for instant in range(12):
+        board.start()
+        board.run(0.7 + instant * 0.0371)
+        board.cut_power()
+    for line in lines(board):
+        assert line == "found 15000 True", line
+        found += 1
+    assert found >= 8
+
+
+def test_partition_is_nor_flash(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, time
+        p = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ticks")[0]
+        print(p.ioctl(4, 0), p.ioctl(5, 0), p.info()[4])
+        b = bytearray(4)
+        p.readblocks(0, b); print(b)
+        p.writeblocks(0, b"\\xf0\\x0f\\xff\\x00", 8)
+        p.writeblocks(0, b"\\x33\\x33\\x33\\x33", 8)
+        p.readblocks(0, b, 8); print(b)
+        began = time.ticks_us()
+        p.ioctl(6, 0)
+        print(time.ticks_diff(time.ticks_us(), began))
+        p.readblocks(0, b, 8); print(b)
+        """
+    )
+    board.start()
+    assert ended(board) == [
+        "16 4096 ticks",
+        r"bytearray(b'\xff\xff\xff\xff')",
+        r"bytearray(b'0\x033\x00')",
+        "45000",
+        r"bytearray(b'\xff\xff\xff\xff')",
+    ]
+
+
+def test_nvs_keeps_what_was_committed(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, time
+        nvs = esp32.NVS("clock")
+        try:
+            print(nvs.get_i32("position"))
+        except OSError as error:
+            print("blank", error.args[0])
+        nvs.set_i32("position", -7)
+        nvs.commit()
+        nvs.set_i32("position", 8)
+        time.sleep(100)
+        """
+    )
+    board.start()
+    board.run(1)
+    board.cut_power()
+    board.start()
+    board.run(1)
+    assert lines(board) == ["blank -4354", "-7"]
+
+
+def test_watchdog_resets_a_firmware_that_hangs(snippet: Any) -> None:
+    board = snippet(
+        """
+        import machine, time
+        print(machine.reset_cause())
+        watchdog = machine.WDT(timeout=2000)
+        for _ in range(5):
+            time.sleep(1)
+            watchdog.feed()
+        time.sleep(10)
+        """
+    )
+    board.start()
+    board.run(8)
+    assert lines(board) == ["1", "3"]
+    assert board.exits[0]["t"] == 400_000 + 7_000_000
+
+
+def test_deep_sleep_keeps_rtc_memory_and_the_button_wakes(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, machine, time
+        rtc = machine.RTC()
+        print(machine.reset_cause(), machine.wake_reason(), rtc.memory(), time.time() >= 0)
+        rtc.memory(rtc.memory() + b"x")
+        button = machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP)
+        esp32.wake_on_ext1((button,), esp32.WAKEUP_ALL_LOW)
+        machine.deepsleep(60_000)
+        """
+    )
+    board.start()
+    board.run(10)
+    assert board.is_asleep
+    board.press()
+    board.release()
+    board.run(70)
+    board.cut_power()
+    board.start()
+    board.run(1)
+    assert lines(board) == [
+        "1 0 b'' True",
+        "4 3 b'x' True",
+        "4 4 b'xx' True",
+        "1 0 b'' True",
+    ]
+
+
+def tone(path: Path, seconds: float) -> np.ndarray[Any, Any]:
+    samples = np.round(20000 * np.sin(np.arange(int(16000 * seconds)) * 2 * np.pi * 440 / 16000)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(samples.tobytes())
+    return samples
+
+
+MICROPHONE = """
+    import machine, time, struct, micropython
+    i2s = machine.I2S(0, sck=machine.Pin(7), ws=machine.Pin(8), sd=machine.Pin(9), mode=machine.I2S.RX, bits=32,
+                      format=machine.I2S.MONO, rate=16000, ibuf=8 * 1600)
+"""
+
+
+def test_microphone_gives_what_was_spoken(snippet: Any, tmp_path: Path) -> None:
+    samples = tone(tmp_path / "tone.wav", 0.2)
+    board = snippet(
+        MICROPHONE
+        + """
+    buffer = bytearray(4 * 1600)
+    with open("/heard", "wb") as file:
+        for n in range(8):
+            i2s.readinto(buffer)
+            if n >= 5:
+                print(struct.unpack_from("<i", buffer, 400)[0], time.ticks_ms())
+    """
+    )
+    board.start()
+    board.speak(tmp_path / "tone.wav")
+    times = [int(line.split()[1]) for line in ended(board)]
+    assert times == [1000, 1100, 1200]  # 400 ms to start, then 100 ms a buffer: nothing was lost
+    # The sound began 400 ms before the microphone did: it is over by now, and silence is the offset alone.
+    assert {int(line.split()[0]) for line in lines(board)} == {0x00_05_20_00}
+    assert len(samples) == 3200
+
+
+def test_microphone_loses_what_nobody_reads(snippet: Any) -> None:
+    board = snippet(
+        MICROPHONE
+        + """
+    buffer = bytearray(4 * 1600)
+    i2s.readinto(buffer)
+    time.sleep_ms(1000)
+    for _ in range(3):
+        i2s.readinto(buffer)
+        print(time.ticks_ms())
+    """
+    )
+    board.start()
+    # After 1.1 s the ring holds the last 100 ms: one buffer at once, the next ones as they come.
+    assert ended(board) == ["1500", "1600", "1700"]
+
+
+def test_microphone_through_interrupts_and_its_start_up(snippet: Any, tmp_path: Path) -> None:
+    tone(tmp_path / "tone.wav", 3)
+    board = snippet(
+        MICROPHONE
+        + """
+    buffers = [bytearray(4 * 1600), bytearray(4 * 1600)]
+    count = [0]
+    def filled(i2s):
+        done = buffers[count[0] & 1]
+        count[0] += 1
+        i2s.readinto(buffers[count[0] & 1])
+        words = struct.unpack("<1600i", done)
+        print(time.ticks_ms(), max(words) - min(words) > 1 << 28, max(words) == min(words))
+    i2s.irq(filled)
+    i2s.readinto(buffers[0])
+    time.sleep_ms(650)
+    i2s.deinit()
+    time.sleep(2)
+    """,
+    )
+    board.start()
+    board.run(0.3)
+    board.speak(tmp_path / "tone.wav")
+    assert ended(board) == [
+        "500 False True",
+        "600 False True",
+        "700 True False",
+        "800 True False",
+        "900 True False",
+        "1000 True False",
+    ]
+
+
+def test_wifi_comes_goes_and_comes_back_by_itself(snippet: Any) -> None:
+    board = snippet(
+        WIFI_UP
+        + """
+    while True:
+        time.sleep_ms(500)
+        print(wlan.isconnected(), wlan.status())
+    """
+    )
+    board.start()
+    board.run(3)
+    board.wifi(False)
+    board.run(1)
+    board.wifi(True)
+    board.run(3)
+    seen = lines(board)
+    assert seen[0] == "wifi 1600"
+    states = [line.split()[0] for line in seen[1:]]
+    assert states[0] == "True" and states[-1] == "True" and "False" in states
+
+
+def test_sntp_from_the_simulator_is_the_true_time(snippet: Any) -> None:
+    board = snippet(
+        WIFI_UP
+        + """
+    import socket
+    address = socket.getaddrinfo("ntp.sim", 123)[0][-1]
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(2)
+    began = time.ticks_us()
+    s.sendto(b"\\x23" + bytes(39) + b"ORIGINAT", address)
+    answer, sender = s.recvfrom(48)
+    print(time.ticks_diff(time.ticks_us(), began))
+    print(answer[24:32], int.from_bytes(answer[40:44], "big") - 2208988800, sender)
+    """,
+        start_utc=datetime(2027, 3, 28, 0, 59, 50, tzinfo=UTC),
+    )
+    board.start()
+    shown = ended(board)
+    assert 10_000 <= int(shown[1]) <= 31_000
+    assert shown[2].startswith("b'ORIGINAT'")
+    assert int(shown[2].split()[1]) == round(datetime(2027, 3, 28, 0, 59, 52, tzinfo=UTC).timestamp())
+
+
+@contextmanager
+def tls_echo(chain: Path, key: Path) -> Iterator[int]:
+    """A TLS server on loopback that answers one line with itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def serve() -> None:
+        listener.settimeout(0.2)
+        while not stop.is_set():
+            try:
+                plain, _ = listener.accept()
+            except TimeoutError:
+                continue
+            plain.settimeout(5)
+            try:
+                with context.wrap_socket(plain, server_side=True) as secure:
+                    secure.sendall(secure.recv(100))
+            except OSError:
+                plain.close()  # the client refused, or fell silent: that is what some tests are about
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stop.set()
+        thread.join(10)
+        listener.close()
+
+
+TLS_CLIENT = """
+    import asyncio, tls, machine
+    machine.RTC().datetime(DATE)
+    context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = tls.CERT_REQUIRED
+    context.load_verify_locations(open("/server.der", "rb").read())
+    async def main():
+        began = time.ticks_ms()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", PORT, ssl=context, server_hostname="offbeat")
+            writer.write(b"hello\\n")
+            await writer.drain()
+            print(await asyncio.wait_for(reader.readline(), 5))
+        except ValueError as error:
+            print("refused:", str(error).strip())
+        print(time.ticks_diff(time.ticks_ms(), began) >= 800)
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "days", "expected"),
+    [
+        ("jump", "offbeat", 0, ["b'hello\\n'", "True"]),
+        ("real", "offbeat", 0, ["b'hello\\n'", "True"]),
+        ("jump", "offbeat", -9, ["refused: The certificate validity starts in the future", "True"]),
+        ("jump", "offbeat", 99, ["refused: The certificate validity has expired", "True"]),
+        (
+            "jump",
+            "other",
+            0,
+            ["refused: The certificate Common Name (CN) does not match with the expected CN", "True"],
+        ),
+    ],
+)
+def test_tls_is_verified_and_its_dates_are_the_boards(
+    snippet: Any, certificate: Callable[..., Any], mode: str, name: str, days: int, expected: list[str]
+) -> None:
+    chain, key, der = certificate(name)
+    date = datetime.fromtimestamp(datetime.now(UTC).timestamp() + days * 86400, UTC)
+    with tls_echo(chain, key) as port:
+        program = WIFI_UP + TLS_CLIENT
+        program = program.replace("PORT", str(port)).replace(
+            "DATE", str((date.year, date.month, date.day, 0, date.hour, date.minute, date.second, 0))
+        )
+        board = snippet(program, files={"server.der": der}, mode=mode)
+        board.start()
+        assert ended(board, 15)[1:] == expected
+
+
+def test_a_connection_under_which_the_network_goes_falls_silent(snippet: Any, certificate: Callable[..., Any]) -> None:
+    chain, key, _ = certificate("offbeat")
+    with tls_echo(chain, key) as port:
+        program = (
+            WIFI_UP
+            + """
+    import asyncio, socket
+    async def main():
+        reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        print("open")
+        await asyncio.sleep(2)
+        writer.write(b"x")
+        try:
+            await asyncio.wait_for(reader.read(1), 7)
+        except asyncio.TimeoutError:
+            print("silent", time.ticks_ms() // 1000)
+        try:
+            await asyncio.open_connection("127.0.0.1", PORT)
+        except OSError as error:
+            print(error.args[0])
+    asyncio.run(main())
+    """
+        ).replace("PORT", str(port))
+        board = snippet(program)
+        board.start()
+        board.run_until(lambda: "open" in board.console, 5)
+        board.wifi(False)
+        assert ended(board, 20)[2:] == ["silent 11", "-202"]
+
+
+def test_real_mode_keeps_the_hosts_time(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, machine, time
+        rmt = esp32.RMT(0, pin=machine.Pin(3), clock_div=80)
+        for _ in range(3):
+            rmt.write_pulses((30000, 1000), (0, 1))
+            time.sleep_ms(200)
+        time.sleep(100)
+        """,
+        mode="real",
+    )
+    board.start()
+    began_us = board.now_us
+    board.run(1.5)
+    assert 1_500_000 <= board.now_us - began_us < 2_000_000
+    rises = [edge.t_us for edge in board.edges if edge.level]
+    assert len(rises) == 3
+    for first, second in pairwise(rises):
+        assert 200_000 <= second - first < 260_000
+
+
+def test_main_that_fails_is_an_error_with_the_console(snippet: Any) -> None:
+    board = snippet("print('before')\nraise ValueError('broken on purpose')\n")
+    board.start()
+    with pytest.raises(BoardError, match="broken on purpose"):
+        board.run(1)
+
+
+def test_the_documentation_has_each_cost() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    for name, value in COSTS.items():
+        shown = f"{value / 1000} a byte" if name.endswith("_ns_per_byte") else f"{value:,}"
+        assert f"| `{name}` | {shown} |" in text, name
+
+
+def test_power_cut_in_the_middle_of_an_erase_or_a_program(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32
+        p = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ticks")[0]
+        b = bytearray(2)
+        p.readblocks(0, b)
+        print(b.hex())
+        p.ioctl(6, 0)                       # 400 .. 445 ms
+        p.writeblocks(0, b"\\x00\\x0f", 0)  # until 445.3 ms
+        """
+    )
+    for cut_s in (0.42, 0.42, 0.42, 0.42, 0.4451, 0.4451, 0.4451, 0.4451, 0.4454):
+        board.start()
+        try:
+            board.run(cut_s)
+        except BoardError:
+            assert cut_s == 0.4454  # main.py was over
+        board.cut_power()
+    with pytest.raises(BoardError):
+        board.start()
+        board.run(1)
+    found = [int(line, 16) for line in lines(board)]
+    while_erasing, while_programming, after = found[1:5], found[5:9], found[9]
+    assert any(value != 0xFFFF for value in while_erasing)
+    assert all(value & 0x000F == 0x000F for value in while_programming)
+    assert any(value not in (0xFFFF, 0x000F) for value in while_programming)
+    assert after == 0x000F

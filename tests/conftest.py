@@ -1,0 +1,80 @@
+"""What all tests share: the certificate of a server that never existed, and short programs on the simulated board."""
+
+from __future__ import annotations
+
+import datetime
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sim.board import Board
+
+
+class Snippets:
+    """Boards that run a few lines of MicroPython as their whole firmware; all are closed at the end of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._boards: list[Board] = []
+
+    def __call__(self, program: str, **options: Any) -> Board:
+        """A board, not yet started, whose main.py is `program`. Options as of `Board`."""
+        firmware = self._folder / f"firmware-{len(self._boards)}"
+        firmware.mkdir()
+        (firmware / "main.py").write_text(textwrap.dedent(program))
+        options.setdefault("board", {"pins": {"button": 1}})
+        options.setdefault("config", {"wifi": [{"ssid": "home", "password": "secret-password"}]})
+        board = Board(self._folder / f"board-{len(self._boards)}", firmware=firmware, **options)
+        self._boards.append(board)
+        return board
+
+    def close(self) -> None:
+        for board in self._boards:
+            board.close()
+
+
+@pytest.fixture
+def snippet(tmp_path: Path) -> Iterator[Snippets]:
+    snippets = Snippets(tmp_path)
+    yield snippets
+    snippets.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path, bytes]]:
+    """make(name, days_before, days_after) -> (certificate PEM, key PEM, certificate DER), self-signed, P-256."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(name: str = "offbeat", days_before: float = 1, days_after: float = 30) -> tuple[Path, Path, bytes]:
+        folder = tmp_path_factory.mktemp("certificate")
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=days_before))
+            .not_valid_after(now + datetime.timedelta(days=days_after))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        chain, secret = folder / "certificate.pem", folder / "key.pem"
+        chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        secret.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return chain, secret, made.public_bytes(serialization.Encoding.DER)
+
+    return make

@@ -1,0 +1,59 @@
+"""The table of modes in docs/clock.md is what the modes' own files say. Run as a program, it writes the table."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "clock.md"
+BEGIN = "<!-- modes: written by tests/firmware/clock/test_clock_document_host.py from the files -->\n"
+END = "<!-- end of modes -->"
+
+
+def table():
+    """The modes in the order of the button, each with the first sentence of its docstring."""
+    from clock import modes
+
+    lines = ["| | name | what it does |", "| --- | --- | --- |"]
+    for number, name in enumerate(modes.names(), 1):
+        docstring = ast.get_docstring(ast.parse(Path(modes.load(name).__file__).read_text()))
+        sentence = docstring.split("\n\n")[0].replace("\n", " ").rstrip(".")
+        lines.append(f"| {number} | `{name}` | {sentence} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(text):
+    head, rest = text.split(BEGIN)
+    return head + BEGIN + table() + END + rest.split(END)[1]
+
+
+def test_the_table_of_modes_is_the_files():
+    text = DOCUMENT.read_text()
+    assert text == with_table(text), f"run: PYTHONPATH=firmware python {Path(__file__).relative_to(ROOT)}"
+
+
+def test_every_setting_of_the_clock_is_in_the_document():
+    from device import config
+
+    text = DOCUMENT.read_text()
+    settings = {*config._REQUIRED["clock"], "server", "token"}
+    assert [key for key in sorted(settings) if f"`{key}`" not in text] == []
+
+
+def test_the_board_is_one_that_the_firmware_takes():
+    from clock.movement import Movement
+    from device import config
+
+    board = config.check_board(json.loads((ROOT / "boards" / "esp32c3-supermini" / "board.json").read_text()))
+    coil = board["pins"]["coil"]
+    assert len(coil) == 2
+    # ESP32-C3: 2, 8 and 9 are sampled at reset, 11 to 17 belong to the flash, 18 and 19 are USB, 20 and 21 the console.
+    assert not set(coil) & {2, 8, 9, *range(11, 22)}
+    Movement((None, None), board["movement"], lambda: 0)
+    assert f"{3600 // (board['movement']['catch_up_hz'] - 1)} s" in DOCUMENT.read_text()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "firmware"))
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))

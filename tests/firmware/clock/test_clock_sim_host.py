@@ -1,0 +1,366 @@
+"""The clock's whole firmware on the simulated board, in jump time: the coil's edges against true time."""
+
+import datetime
+import http.server
+import json
+import socket
+import ssl
+import threading
+from array import array
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from clock import dial, modes
+from clock.dice import Dice
+from clock.timezone import Zone
+from sim.board import Board
+
+BOARD = json.loads(Path(__file__).parents[3].joinpath("boards/esp32c3-supermini/board.json").read_text())
+COIL = BOARD["pins"]["coil"]
+PULSE_US = BOARD["movement"]["pulse_us"]
+ATHENS = "EET-2EEST,M3.5.0/3,M10.5.0/4"
+MINUTE_US = 60_000_000
+NOON = datetime.datetime(2026, 7, 16, 9, 0, tzinfo=datetime.UTC)  # 12:00 in Athens
+WIFI_DELAY_S = 10  # start, WiFi, name, first exchange, and catching up those seconds
+SEED = 5
+
+
+def config(**changes):
+    return {
+        "app": "clock",
+        "device": "clock1",
+        "wifi": [{"ssid": "home", "password": "secret-password"}],
+        "ntp": ["ntp.sim"],
+        "timezone": ATHENS,
+        "mode": "steady",
+        "seed": SEED,
+        "hands": "12:00:00",
+    } | changes
+
+
+class Clock:
+    """A simulated board with the clock on it, and a wall that looks at its hands."""
+
+    def __init__(self, folder, start_utc=NOON, files=None, bits=64, **changes):
+        self.config = config(**changes)
+        self.board = Board(
+            folder, board=BOARD, config=self.config, files=files, mode="jump", start_utc=start_utc, bits=bits
+        )
+        self.board.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.board.close()
+
+    def press(self):
+        self.board.press()
+        self.board.run(0.2)
+        self.board.release()
+        self.board.run(0.2)
+
+    def run_to_minute(self, minutes, past_s=0):
+        """To so many whole minutes after the start of the simulation, and past_s."""
+        self.board.run((minutes * MINUTE_US - self.board.now_us) / 1e6 + past_s)
+
+    def pulses(self):
+        """(pin, begin_us, end_us) of each pulse; checks that never two pins are high and none longer than a pulse."""
+        pulses, up = [], None
+        for edge in self.board.edges:
+            if edge.pin not in COIL:
+                continue
+            if edge.level:
+                assert up is None, (up, edge)
+                up = edge
+            else:
+                assert up is not None and up.pin == edge.pin
+                assert edge.t_us - up.t_us == PULSE_US
+                pulses.append((edge.pin, up.t_us, edge.t_us))
+                up = None
+        return pulses
+
+    def ticks_us(self):
+        """When the hands moved: the rotor turns at a pulse of the other polarity only."""
+        pulses = self.pulses()
+        return [pulses[0][1]] + [after[1] for before, after in pairwise(pulses) if after[0] != before[0]]
+
+    def hands(self, t_us, first=None):
+        """Where the hands stand at a moment of the simulation."""
+        first = self.config["hands"] if first is None else first
+        return (dial.parse(first) + sum(tick <= t_us for tick in self.ticks_us())) % dial.STEPS
+
+    def right(self, t_us):
+        """Where they should be at the minute nearest to that moment."""
+        minute = (self.board.utc_us(t_us) + MINUTE_US // 2) // MINUTE_US
+        return dial.showing(minute, Zone(self.config["timezone"]).utc_offset_s(minute))
+
+    def check_minutes(self, first, last, mode):
+        """Minutes first .. last - 1 after the start have 60 pulses each, of strictly alternating polarity, each within
+        20 ms of the plan, so the sixtieth within 20 ms of the minute; and the hands are right.
+        """
+        pulses = self.pulses()
+        assert all(before[0] != after[0] for before, after in pairwise(pulses))
+        times_ms, dice = array("H", bytes(120)), Dice()
+        for number in range(first, last):
+            begin_us = number * MINUTE_US
+            minute = self.board.utc_us(begin_us) // MINUTE_US
+            dice.seed(SEED, minute)
+            modes.load(mode).plan(times_ms, dice)
+            margin_us = 100_000  # the sixtieth may be a little late
+            within = [begin for _, begin, _ in pulses if begin_us < begin - margin_us <= begin_us + MINUTE_US]
+            assert len(within) == 60, (number, len(within))
+            for tick_us, time_ms in zip(within, times_ms, strict=True):
+                assert abs(tick_us - begin_us - time_ms * 1000) <= 20_000, (number, time_ms, tick_us)
+            end_us = begin_us + MINUTE_US + margin_us
+            assert self.hands(end_us) == self.right(end_us), number
+
+
+@pytest.mark.parametrize("mode", modes.names())
+def test_an_hour_of_each_mode(tmp_path, mode):
+    with Clock(tmp_path, mode=mode) as clock:
+        clock.run_to_minute(62)
+        clock.check_minutes(1, 61, mode)
+
+
+def test_a_quarter_on_the_32_bit_build(tmp_path):
+    with Clock(tmp_path, mode="vetinari", bits=32) as clock:
+        clock.run_to_minute(16, 1)
+        clock.check_minutes(1, 16, "vetinari")
+
+
+@pytest.mark.parametrize("at_s", [13.3, 29.9, 45.2, 50.0])
+def test_a_press_in_the_middle_of_a_minute(tmp_path, at_s):
+    order = modes.names()
+    with Clock(tmp_path, mode=order[0]) as clock:
+        clock.run_to_minute(1, at_s)
+        clock.press()
+        following = order[1 % len(order)]
+        assert clock.board.console.count("mode " + following) >= 1
+        clock.run_to_minute(5)
+        clock.run_to_minute(5, at_s)
+        for mode in order[2:] + order[:1]:  # all round, back to the first
+            clock.press()
+            assert clock.board.console.rstrip().endswith("mode " + mode)
+        clock.run_to_minute(9, 1)
+        for minute in range(2, 10):
+            t_us = minute * MINUTE_US + 100_000
+            assert clock.hands(t_us) == clock.right(t_us), minute
+        clock.check_minutes(2, 5, following)
+        clock.check_minutes(6, 9, order[0])
+
+
+def test_the_light_counts_the_mode(tmp_path):
+    order = modes.names()
+    with Clock(tmp_path, mode=order[0]) as clock:
+        clock.run_to_minute(1)
+        begin_us = clock.board.now_us
+        clock.press()
+        clock.board.run(5)
+        flashes = [
+            e for e in clock.board.edges if e.pin == BOARD["pins"]["light"] and e.t_us > begin_us and not e.level
+        ]
+        assert len(flashes) == order.index(order[1]) + 1
+
+
+def test_a_long_press_changes_no_mode(tmp_path):
+    with Clock(tmp_path) as clock:
+        clock.run_to_minute(1)
+        clock.board.press()
+        clock.board.run(1.5)
+        clock.board.release()
+        clock.run_to_minute(3, 1)
+        clock.check_minutes(1, 3, "steady")
+
+
+def test_the_hour_that_is_left_out_in_spring(tmp_path):
+    start = datetime.datetime(2026, 3, 29, 0, 57, tzinfo=datetime.UTC)  # the change is at 01:00
+    with Clock(tmp_path, start_utc=start, hands="02:57:00", mode="vetinari") as clock:
+        clock.run_to_minute(20, 1)
+        clock.check_minutes(1, 2, "vetinari")  # the third ends with the change
+        # 3,600 steps behind, at seven more than needed a second: 514.3 s.
+        clock.check_minutes(12, 20, "vetinari")
+        hurried = [t for t in clock.ticks_us() if 3 * MINUTE_US < t <= 3 * MINUTE_US + 510_000_000]
+        assert 4070 <= len(hurried) <= 4085  # eight a second
+        t_us = 11 * MINUTE_US
+        assert clock.hands(t_us) != clock.right(t_us)
+
+
+def test_the_hour_that_comes_twice_in_autumn(tmp_path):
+    start = datetime.datetime(2026, 10, 25, 0, 57, tzinfo=datetime.UTC)  # at 01:00 it is 03:00 again
+    with Clock(tmp_path, start_utc=start, hands="03:57:00", mode="vetinari") as clock:
+        clock.run_to_minute(66, 1)
+        clock.check_minutes(1, 2, "vetinari")  # the third ends with the change
+        waiting = [t for t in clock.ticks_us() if 3 * MINUTE_US + 100_000 < t <= 63 * MINUTE_US]
+        assert waiting == []
+        clock.check_minutes(63, 66, "vetinari")
+        assert not clock.board.exits  # the watchdog knows that waiting is health
+
+
+def test_power_lost_just_after_a_minute_costs_nothing(tmp_path):
+    with Clock(tmp_path, mode="steady") as clock:
+        clock.run_to_minute(5)
+        clock.press()  # vetinari, which the restart must remember
+        clock.run_to_minute(10, 0.3)
+        before = clock.hands(clock.board.now_us)
+        assert before == 600
+        clock.board.cut_power()
+        clock.board.run(30)
+        assert clock.hands(clock.board.now_us) == before
+        clock.board.start()
+        clock.run_to_minute(16, 1)
+        assert "hands at 12:10:00, mode vetinari" in clock.board.console
+        clock.check_minutes(12, 16, "vetinari")
+
+
+def test_power_lost_in_the_middle_of_a_minute_costs_what_the_documentation_says(tmp_path):
+    with Clock(tmp_path) as clock:
+        clock.run_to_minute(10, 37.5)
+        assert clock.hands(clock.board.now_us) == 637
+        clock.board.cut_power()
+        clock.board.run(30)
+        clock.board.start()
+        clock.run_to_minute(16, 1)
+        assert "hands at 12:10:00" in clock.board.console
+        end_us = 15 * MINUTE_US + 100_000
+        # Taken to stand at 12:10:00 they stand 37 steps ahead; and one less if the first pulse met the old polarity.
+        ahead = dial.steps(clock.right(end_us), clock.hands(end_us))
+        assert ahead in (36, 37)
+
+
+def test_without_any_network_it_ticks_on_from_where_it_stood(tmp_path):
+    with Clock(tmp_path, hands="07:30:00") as clock:
+        clock.board.wifi(False)
+        clock.board.run(600)
+        assert clock.hands(clock.board.now_us) - dial.parse("07:30:00") == 599
+        # Nothing corrects the time, so each second is the counter's, to the resolution of RMT.
+        assert all(abs(after - before - 1_000_000) <= 2 for before, after in pairwise(clock.ticks_us()))
+        assert "synced, within" not in clock.board.console
+        clock.board.wifi(True)
+        clock.board.run(60)
+        assert "synced, within" in clock.board.console
+
+
+def test_wifi_away_for_minutes_is_not_seen_in_the_ticks(tmp_path):
+    with Clock(tmp_path, mode="vetinari") as clock:
+        clock.run_to_minute(2)
+        clock.board.wifi(False)
+        clock.run_to_minute(12)
+        clock.board.wifi(True)
+        clock.run_to_minute(20, 1)
+        clock.check_minutes(1, 20, "vetinari")
+
+
+def test_a_task_that_fails_is_begun_again_and_the_ticks_do_not_mind(tmp_path):
+    # The server's certificate was not copied to the board.
+    server = {"host": "127.0.0.1", "port": 8443}
+    with Clock(tmp_path, server=server, token="t" * 43) as clock:
+        clock.run_to_minute(4, 1)
+        assert clock.board.console.count("check-in failed and begins again") > 20
+        clock.check_minutes(1, 4, "steady")
+
+
+class BadTimeServer(threading.Thread):
+    """Answers each request in another wrong way, and the fourth with the kiss of death."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.asked = 0
+
+    def run(self):
+        while True:
+            try:
+                request, sender = self.socket.recvfrom(100)
+            except OSError:  # closed at the end of the test
+                return
+            self.asked += 1
+            head, nonce = b"\x24\x02\x06\xec" + bytes(20), request[40:]
+            answers = [b"short", head + bytes(24), head + nonce + bytes(16), b"\x24\0\0\0" + bytes(8) + b"DENY"]
+            answers[3] += bytes(8) + nonce + bytes(16)
+            self.socket.sendto(answers[(self.asked - 1) % 4], sender)
+
+
+def test_a_time_server_that_answers_nonsense_is_not_believed(tmp_path):
+    bad = BadTimeServer()
+    bad.start()
+    try:
+        with Clock(tmp_path, ntp=[f"127.0.0.1:{bad.port}"]) as clock:
+            clock.board.run_until(lambda: bad.asked == 4, timeout_s=1000, step_s=1)
+            clock.board.run(2000)
+            assert bad.asked == 4  # not again on this day
+            for why in ("5 bytes instead of 48", "not the answer to this request", "no transmit time", "answered DENY"):
+                assert clock.board.console.count(why) == 1, why
+            assert "synced, within" not in clock.board.console
+            ticks = clock.ticks_us()
+            assert all(900_000 < after - before < 1_100_000 for before, after in pairwise(ticks))
+    finally:
+        bad.socket.close()
+
+
+def test_the_next_server_is_asked_when_one_fails(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        with Clock(tmp_path, ntp=[f"127.0.0.1:{silent.getsockname()[1]}", "ntp.sim"]) as clock:
+            clock.board.server_hangs(True)
+            clock.board.run(60)
+            assert "no answer within 3000 ms" in clock.board.console
+            assert "synced, within" in clock.board.console
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    reports: list
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.reports.append((self.path, self.headers["Authorization"], json.loads(body)))
+        answer = b'{"time_ms": 0}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_the_check_in(tmp_path, certificate):
+    chain, key, der = certificate()
+    handler = type("Handler", (Receiver,), {"reports": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    token = "t" * 43
+    changes = {"server": {"host": "127.0.0.1", "port": server.server_port}, "token": token, "mode": "vetinari"}
+    now = datetime.datetime.now(datetime.UTC)  # the certificate is valid today
+    # Hands that are right: it is not while catching up that the server is called.
+    offset = datetime.timedelta(seconds=Zone(ATHENS).utc_offset_s(int(now.timestamp()) // 60))
+    changes["hands"] = (now + offset).strftime("%I:%M:%S")
+    try:
+        with Clock(tmp_path, start_utc=now, files={"server.der": der}, **changes) as clock:
+            clock.board.run_until(lambda: len(handler.reports) > 2, timeout_s=300)
+            assert token not in clock.board.console
+    finally:
+        server.shutdown()
+        server.server_close()
+    path, authorization, report = handler.reports[-1]
+    assert (path, authorization) == ("/api/device/check-in", "Bearer " + token)
+    assert report["app"] == "clock" and report["mode"] == "vetinari" and report["errors"] == []
+    assert report["late_ticks"] == 0
+    assert 0 <= report["uncertainty_ms"] < 100
+    minute = report["minute"]
+    assert 0 <= (clock.board.utc_us(clock.board.now_us) // MINUTE_US) - minute <= 1
+    assert report["utc_offset_s"] == Zone(ATHENS).utc_offset_s(minute)
+    assert 0 <= report["position"] < 43_200
+    times_ms, dice = array("H", bytes(120)), Dice()
+    dice.seed(SEED, minute)
+    modes.load("vetinari").plan(times_ms, dice)
+    assert report["plan"] == list(times_ms)

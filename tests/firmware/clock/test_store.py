@@ -1,0 +1,63 @@
+from clock.store import NvsStore
+
+
+class Nvs:
+    """Stands for esp32.NVS: what is not committed is lost."""
+
+    def __init__(self, kept):
+        self.kept = kept
+        self.values = dict(kept)
+        self.commits = 0
+
+    def _get(self, key):
+        if key not in self.values:
+            raise OSError(-0x1102)
+        return self.values[key]
+
+    def set_i32(self, key, value):
+        assert -(1 << 31) <= value < 1 << 31 and len(key) <= 15
+        self.values[key] = value
+
+    get_i32 = _get
+
+    def set_blob(self, key, value):
+        self.values[key] = bytes(value)
+
+    def get_blob(self, key, buffer):
+        value = self._get(key)
+        buffer[: len(value)] = value
+        return len(value)
+
+    def commit(self):
+        self.commits += 1
+        self.kept.update(self.values)
+
+
+def test_blank():
+    store = NvsStore(Nvs({}))
+    assert store.place() is None
+    assert store.mode() is None
+
+
+def test_place_and_mode_come_back():
+    kept = {}
+    for position, polarity in ((0, 0), (0, 1), (43_199, 0), (43_199, 1), (12_345, 1)):
+        NvsStore(Nvs(kept)).write(position, polarity)
+        assert NvsStore(Nvs(kept)).place() == (position, polarity)
+    NvsStore(Nvs(kept)).choose("vetinari")
+    assert NvsStore(Nvs(kept)).mode() == "vetinari"
+    assert NvsStore(Nvs(kept)).place() == (12_345, 1)
+
+
+def test_a_commit_a_minute():
+    nvs = Nvs({})
+    store = NvsStore(nvs)
+    for position in range(1, 601):
+        store.commit(position, position & 1)
+    assert nvs.commits == 10
+    assert NvsStore(Nvs(nvs.kept)).place() == (600, 0)
+
+
+def test_nonsense_counts_as_blank():
+    for value in (-1, 86_400, 1 << 30):
+        assert NvsStore(Nvs({"place": value})).place() is None

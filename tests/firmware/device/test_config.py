@@ -1,0 +1,144 @@
+"""The configuration: what is right passes, what is wrong is named."""
+
+import binascii
+import json
+import os
+
+from device import config
+
+TOKEN = "BVCTC_cIhVt0sk_I8N4gHFyNteExLAyfricpmlP8jD4"
+
+
+def pendant(**changes):
+    value = {
+        "app": "pendant",
+        "device": "p7",
+        "token": TOKEN,
+        "server": {"host": "192.168.1.5", "port": 8443},
+        "wifi": [{"ssid": "home", "password": "secret-password"}, {"ssid": "cafe", "password": ""}],
+    }
+    value.update(changes)
+    return value
+
+
+def clock(**changes):
+    value = {
+        "app": "clock",
+        "device": "clock1",
+        "wifi": [{"ssid": "home", "password": "secret-password"}],
+        "ntp": ["ntp.sim"],
+        "timezone": "EET-2EEST,M3.5.0/3,M10.5.0/4",
+        "mode": "vetinari",
+        "seed": 1,
+        "hands": "12:00:00",
+    }
+    value.update(changes)
+    return value
+
+
+def board(**changes):
+    value = {
+        "name": "a board",
+        "chip": "esp32s3",
+        "app": "pendant",
+        "pins": {"button": 1, "light": 21, "microphone_sck": 7, "microphone_ws": 8, "microphone_sd": 9},
+        "light_active_low": True,
+    }
+    value.update(changes)
+    return value
+
+
+def refusal(check, value):
+    try:
+        check(value)
+    except config.ConfigError as e:
+        return str(e)
+    raise AssertionError(f"accepted: {value}")
+
+
+def test_good_ones_pass():
+    for value in (pendant(), clock(), clock(server={"host": "h", "port": 1}, token=TOKEN)):
+        assert config.check(value) is value
+    assert config.check_board(board())
+    movement = {"pulse_us": 31000, "duty_percent": 100, "gap_ms": 20, "catch_up_hz": 8}
+    pins = {"button": 1, "light": 8, "coil": [3, 10]}
+    assert config.check_board(board(app="clock", pins=pins, movement=movement))
+
+
+def test_wrong_values_are_named_with_key_and_value():
+    for value, key, shown in (
+        (pendant(app="penguin"), "app", "'penguin'"),
+        (pendant(device="P7"), "device", "'P7'"),
+        (pendant(device="7p"), "device", "'7p'"),
+        (pendant(device="p" * 33), "device", "ppp"),
+        (pendant(device=""), "device", "''"),
+        (pendant(server="h"), "server", "'h'"),
+        (pendant(server={"host": "h", "port": 0}), "server.port", "0"),
+        (pendant(server={"host": "h", "port": "8443"}), "server.port", "'8443'"),
+        (pendant(server={"host": "h"}), "server.port", "missing"),
+        (pendant(wifi=[{"ssid": "x" * 33, "password": ""}]), "wifi[0].ssid", "xxx"),
+        (pendant(wifi=[{"ssid": "x", "password": ""}, {"password": ""}]), "wifi[1].ssid", "missing"),
+        (pendant(wifi={}), "wifi", "list"),
+        (pendant(tokn="x"), "tokn", "known are"),
+        (clock(ntp=[]), "ntp", "[]"),
+        (clock(ntp=["ok", 5]), "ntp[1]", "5"),
+        (clock(seed=True), "seed", "True"),
+        (clock(seed=-1), "seed", "-1"),
+        (clock(hands="25:00:00"), "hands", "'25:00:00'"),
+        (clock(hands="1:00:00"), "hands", "'1:00:00'"),
+        (clock(hands="12:00:60"), "hands", "'12:00:60'"),
+        (clock(timezone=""), "timezone", "''"),
+        (clock(server={"host": "h", "port": 1}), "token", "missing"),
+    ):
+        text = refusal(config.check, value)
+        assert text.startswith(key) and shown in text, text
+
+
+def test_missing_keys_are_named():
+    for value in (pendant(), clock()):
+        for key in list(value):
+            if value["app"] == "clock" and key == "hands":
+                continue
+            less = dict(value)
+            del less[key]
+            assert refusal(config.check, less).startswith(key + " is missing"), key
+
+
+def test_secrets_are_never_shown():
+    for token in (TOKEN[:-1], TOKEN + "x", TOKEN[:-1] + "!"):
+        text = refusal(config.check, pendant(token=token))
+        assert TOKEN[:10] not in text and "token" in text and str(len(token)) in text
+    text = refusal(config.check, pendant(wifi=[{"ssid": "home", "password": "secret"}]))
+    assert "secret" not in text and "wifi[0].password is 6 characters" in text
+    for wifi in ("secret-password", [["secret-password"]], {"password": "secret-password"}):
+        assert "secret" not in refusal(config.check, pendant(wifi=wifi))
+
+
+def test_boards_that_cannot_be():
+    pins = board()["pins"]
+    for value, key in (
+        (board(light_active_low=1), "light_active_low"),
+        (board(pins={"button": 1}), "pins.light"),
+        (board(pins=dict(list(pins.items()) + [("light", 7)])), "pins."),
+        (board(pins=dict(list(pins.items()) + [("light", 49)])), "pins.light"),
+        (board(app="clock"), "pins.coil"),
+        (board(pins={"button": 1, "light": 21}), "pins.microphone_sck"),
+    ):
+        assert refusal(config.check_board, value).startswith(key), value
+    twice = refusal(config.check_board, board(pins={"button": 7, "light": 7}))
+    assert "button" in twice and "light" in twice and "7" in twice
+
+
+def test_files():
+    path = "/tmp/config-" + binascii.hexlify(os.urandom(8)).decode() + ".json"
+    assert path in refusal(config.load, path)
+    try:
+        for text, said in (("{x", "not JSON"), ("[]", "object"), (json.dumps(pendant(seed=5)), None)):
+            with open(path, "w") as file:
+                file.write(text)
+            if said is None:
+                assert config.load(path)["seed"] == 5
+            else:
+                assert said in refusal(config.load, path)
+    finally:
+        os.remove(path)

@@ -1,0 +1,26 @@
+"""The last errors."""
+
+from device import log
+
+
+def test_bounded_and_printable():
+    for i in range(20):
+        log.error(f"number {i}\n\u00e9", OSError(5, "x" * 500))
+    kept = log.errors()
+    assert len(kept) == 5
+    for i, line in enumerate(kept):
+        assert line.startswith(f"number {15 + i}??: OSError: "), line
+        assert len(line) <= 200 and all(" " <= c <= "~" for c in line)
+
+
+def test_repeats_are_kept_once():
+    log.error("a")
+    log.error("b")
+    log.error("b")
+    log.error("a")
+    assert log.errors()[-3:] == ["a", "b", "a"]
+
+
+def test_the_list_is_a_copy():
+    log.errors().append("x")
+    assert "x" not in log.errors()

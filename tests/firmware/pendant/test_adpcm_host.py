@@ -1,0 +1,121 @@
+"""The encoder and its decoder formula against FFmpeg's, by way of PyAV."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from array import array
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pendant import adpcm, wav
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors"
+BLOCK = adpcm.BLOCK_SAMPLES
+
+
+def ffmpeg_decode(file: bytes) -> Any:
+    with av.open(io.BytesIO(file)) as container:
+        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+
+
+def ffmpeg_encode(samples: Any) -> bytes:
+    """The same samples by FFmpeg's own encoder, in the same blocks."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="wav") as container:
+        stream = container.add_stream("adpcm_ima_wav", rate=16000, layout="mono", options={"block_size": "256"})
+        for at in range(0, len(samples), BLOCK):
+            frame = av.AudioFrame.from_ndarray(samples[None, at : at + BLOCK], format="s16p", layout="mono")
+            frame.sample_rate = 16000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def encode(samples: Any) -> bytes:
+    blocks = len(samples) // BLOCK
+    out = bytearray(blocks * adpcm.BLOCK_BYTES)
+    state = adpcm.new_state(0)
+    for block in range(blocks):
+        state[adpcm.OFFSET] = block * adpcm.BLOCK_BYTES
+        adpcm.encode(array("h", samples[block * BLOCK : (block + 1) * BLOCK].tolist()), out, state)
+    return wav.header("p7-0123456789abcdef", "00000000", 0, 0, blocks) + bytes(out)
+
+
+def snr_db(samples: Any, decoded: Any) -> float:
+    error = samples.astype(float) - decoded.astype(float)
+    return float(10 * np.log10((samples.astype(float) ** 2).sum() / (error**2).sum()))
+
+
+def standard(predictor: int, index: int, code: int) -> tuple[int, int]:
+    step = adpcm.STEPS[index]
+    change = (step >> 3) + sum(step >> shift for bit, shift in ((4, 0), (2, 1), (1, 2)) if code & bit)
+    predictor += -change if code & 8 else change
+    return max(-32768, min(32767, predictor)), max(0, min(88, index + (-1, -1, -1, -1, 2, 4, 6, 8)[code & 7]))
+
+
+def test_ffmpeg_decodes_every_step_and_nibble_by_the_standards_formula() -> None:
+    blocks, expected = b"", []
+    for index in range(89):
+        for code in range(16):
+            for predictor in (0, -32768 if code & 8 else 32767):
+                blocks += struct.pack("<hBB", predictor, index, 0) + bytes([code]) + bytes(251)
+                state = (predictor, index)
+                for later in [code, *[0] * 503]:
+                    expected.append(state[0])
+                    state = standard(*state, later)
+                expected.append(state[0])
+    count = len(blocks) // 256
+    decoded = ffmpeg_decode(wav.header("p7-0123456789abcdef", "00000000", 0, 0, count) + blocks)
+    assert decoded.tolist() == expected
+
+
+def test_golden_note_decodes_in_ffmpeg() -> None:
+    vector = json.loads((VECTORS / "note.json").read_text())
+    samples = np.frombuffer(bytes.fromhex(vector["samples_hex"]), "<i2")
+    decoded = ffmpeg_decode(bytes.fromhex(vector["file_hex"]))
+    assert len(decoded) == len(samples) == 1515
+    assert np.abs(decoded[:300].astype(int)).max() <= 16  # silence
+    assert snr_db(samples[300:700], decoded[300:700]) > 15  # a tone in noise
+
+
+def test_a_note_that_was_cut_still_decodes() -> None:
+    file = encode((8000 * np.sin(np.arange(BLOCK * 20) / 7)).astype(np.int16))
+    whole = ffmpeg_decode(file)
+    cut = ffmpeg_decode(file[: len(file) - 256 * 7 - 100])
+    assert len(cut) >= BLOCK * 12
+    assert cut[: BLOCK * 12].tolist() == whole[: BLOCK * 12].tolist()
+
+
+def test_not_worse_than_ffmpegs_encoder_on_a_voice_like_signal() -> None:
+    t = np.arange(BLOCK * 150) / 16000
+    random = np.random.default_rng(5)
+    pitch = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.7 * t)) / 16000
+    voiced = sum(np.sin(k * pitch) / k ** (1 + 0.3 * np.sin(2 * np.pi * 2.1 * t)) for k in range(1, 25))
+    envelope = np.clip(np.sin(2 * np.pi * 2.3 * t), 0, 1) ** 2
+    samples = (7000 * envelope * voiced + 300 * random.normal(size=len(t))).clip(-32768, 32767).astype(np.int16)
+    ours = snr_db(samples, ffmpeg_decode(encode(samples))[: len(samples)])
+    theirs = snr_db(samples, ffmpeg_decode(ffmpeg_encode(samples))[: len(samples)])
+    print(f"SNR: ours {ours:.2f} dB, FFmpeg's {theirs:.2f} dB")
+    assert ours > 15
+    assert ours >= theirs - 0.2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(-32768, 32767), st.integers(1, 200)), min_size=1, max_size=40
+    )  # plateaus: level and length
+)
+def test_predictor_follows_the_decoder(plateaus: list[tuple[int, int]]) -> None:
+    """Wherever the encoder's predictor left the decoder's, a long plateau at the end would not be reached."""
+    samples = np.concatenate([np.full(length, level) for level, length in plateaus])
+    samples = np.concatenate([samples, np.full(-len(samples) % BLOCK + BLOCK, plateaus[-1][0])]).astype(np.int16)
+    decoded = ffmpeg_decode(encode(samples))
+    assert len(decoded) == len(samples)
+    assert abs(int(decoded[-1]) - plateaus[-1][0]) <= 16

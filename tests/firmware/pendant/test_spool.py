@@ -1,0 +1,217 @@
+"""The spool over a real folder."""
+
+import binascii
+import os
+
+from pendant import spool as spool_module
+from pendant import wav
+from pendant.spool import Spool
+
+BLOCK = bytes(range(256))
+
+
+class Folder:
+    """A temporary folder that is emptied and removed."""
+
+    def __init__(self):
+        self.path = "/tmp/spool-" + binascii.hexlify(os.urandom(8)).decode()
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, *_):
+        for name in os.listdir(self.path):
+            os.remove(self.path + "/" + name)
+        os.rmdir(self.path)
+
+
+def counting():
+    """A "random" that counts, so that ids are known."""
+    state = [0]
+
+    def random(count):
+        state[0] += 1
+        return bytes([state[0]] * count)
+
+    return random
+
+
+def store(spool, blocks=3):
+    writer = spool.writer(spool.new_id())
+    writer.write(wav.header(writer.note_id, "0badc0de", 1, 0, blocks))
+    for _ in range(blocks):
+        writer.write(BLOCK)
+    return writer.finish()
+
+
+def leave_behind(path, announced, data_bytes):
+    """What a power cut leaves of a note of `announced` blocks."""
+    note = wav.header("p7-00112233445566ff", "0badc0de", 1, 0, announced) + BLOCK * announced
+    with open(path + "/storing", "wb") as file:
+        file.write(note[:data_bytes])
+    return note[:data_bytes]
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def test_store_and_confirm():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        assert spool.waiting == 0 and spool.first() is None
+        note_id = store(spool)
+        assert note_id == "p7-0101010101010101" and spool.waiting == 1 and spool.first() == note_id
+        length = spool.length(note_id)
+        assert read(spool.path(note_id)) == wav.header(note_id, "0badc0de", 1, 0, 3) + BLOCK * 3
+        good = {"id": note_id, "length": length, "sha256": "ab" * 32}
+        for key, value in (("id", "p7-0101010101010102"), ("length", length + 1), ("sha256", "ac" * 32)):
+            wrong = dict(good)
+            wrong[key] = value
+            assert not spool.confirm(note_id, length, "ab" * 32, wrong)
+        assert not spool.confirm(note_id, length, "ab" * 32, {})
+        wrong = dict(good)
+        wrong["length"] = length - 1
+        assert not spool.confirm(note_id, length - 1, "ab" * 32, wrong)  # right for the server, not for the file
+        assert spool.first() == note_id
+        good["more"] = "is ignored"
+        assert spool.confirm(note_id, length, "ab" * 32, good)
+        assert spool.waiting == 0 and os.listdir(path) == []
+
+
+def test_ids_are_random_and_a_restart_finds_all():
+    with Folder() as path:
+        spool = Spool(path, "p7", os.urandom)
+        ids = {store(spool, 1) for _ in range(20)}
+        assert len(ids) == 20
+        assert all(len(i) == 19 and i[:3] == "p7-" for i in ids)
+        again = Spool(path, "p7", os.urandom)
+        assert again.waiting == 20 and again.recover() is None
+        found = set()
+        while again.first(found) is not None:
+            found.add(again.first(found))
+        assert found == ids
+
+
+def test_renew_keeps_the_bytes():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        old = store(spool)
+        data = read(spool.path(old))
+        new = spool.renew(old)
+        assert new != old and spool.first() == new and spool.waiting == 1
+        assert read(spool.path(new)) == data and len(os.listdir(path)) == 1
+
+
+def test_recovery_keeps_whatever_has_sound():
+    whole = len(wav.header("p7-00112233445566ff", "0badc0de", 1, 0, 4)) + 4 * 256
+    for length in (whole, whole - 1, whole - 256, whole - 3 * 256):
+        with Folder() as path:
+            spool = Spool(path, "p7", counting())
+            data = leave_behind(path, 4, length)
+            said = spool.recover()
+            assert (said is None) == (length == whole), said
+            assert spool.waiting == 1 and spool.first() == "p7-00112233445566ff"
+            assert read(spool.path("p7-00112233445566ff")) == data
+            assert spool.recover() is None and Spool(path, "p7", counting()).waiting == 1
+
+
+def test_recovery_sets_aside_what_has_none_and_deletes_nothing():
+    for length in (1, 79, 200):
+        with Folder() as path:
+            spool = Spool(path, "p7", counting())
+            data = leave_behind(path, 4, length)
+            assert str(length) in spool.recover()
+            assert spool.waiting == 0 and spool.first() is None
+            (name,) = os.listdir(path)
+            assert name.endswith(".bad") and read(path + "/" + name) == data
+            assert spool.recover() is None and store(spool) is not None
+
+
+def test_recovery_of_an_empty_file():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        leave_behind(path, 4, 0)
+        assert spool.recover() is not None
+        assert os.listdir(path) == []
+
+
+def test_recovery_never_overwrites_a_note():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        leave_behind(path, 4, 1000)
+        spool.recover()
+        first = read(spool.path("p7-00112233445566ff"))
+        leave_behind(path, 9, 2000)
+        spool.recover()
+        assert spool.waiting == 2 and read(spool.path("p7-00112233445566ff")) == first
+
+
+def test_flushes_at_intervals():
+    class File:
+        def __init__(self):
+            self.unflushed = self.most = 0
+
+        def write(self, data):
+            self.unflushed += len(data)
+            self.most = max(self.most, self.unflushed)
+
+        def flush(self):
+            self.unflushed = 0
+
+        def close(self):
+            pass
+
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        writer = spool.writer(spool.new_id())
+        writer._file.close()
+        writer._file = file = File()
+        for _ in range(100):
+            writer.write(bytes(4096))
+        assert file.most == spool_module.FLUSH_BYTES and file.unflushed < spool_module.FLUSH_BYTES
+
+
+def test_a_full_flash_keeps_what_fitted():
+    class Full:
+        def __init__(self, file, room):
+            self.file, self.room = file, room
+
+        def write(self, data):
+            if self.room < len(data):
+                raise OSError(28)
+            self.room -= len(data)
+            self.file.write(data)
+
+        def flush(self):
+            self.file.flush()
+
+        def close(self):
+            self.file.close()
+            raise OSError(28)
+
+    for room, kept in ((5 * 256, True), (50, False)):
+        with Folder() as path:
+            spool = Spool(path, "p7", counting())
+            writer = spool.writer(spool.new_id())
+            writer._file = Full(writer._file, room)
+            try:
+                writer.write(wav.header(writer.note_id, "0badc0de", 1, 0, 9))
+                for _ in range(9):
+                    writer.write(BLOCK)
+            except OSError:
+                pass
+            else:
+                raise AssertionError("the fake flash was not full")
+            assert (writer.finish() is not None) == kept
+            assert spool.waiting == (1 if kept else 0)
+
+
+def test_other_files_are_left_alone():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        for name in ("0101010101010101.bad", "readme.txt", "x.wav"):
+            with open(path + "/" + name, "wb") as file:
+                file.write(b"x")
+        assert Spool(path, "p7", counting()).waiting == 0 and spool.first() is None and spool.free_bytes() >= 0

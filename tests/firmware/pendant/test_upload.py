@@ -1,0 +1,220 @@
+"""Uploading against the golden conversation: the exact bytes sent, and what each answer leads to."""
+
+import asyncio
+import binascii
+import json
+import os
+from collections import OrderedDict
+
+from device.link import Link, LinkError
+from pendant import upload
+from pendant.spool import Spool
+
+VECTORS = __file__.rsplit("/", 3)[0] + "/vectors/"
+
+
+def vectors():
+    with open(VECTORS + "upload.json") as file:
+        conversation = json.load(file)
+    with open(VECTORS + "note.json") as file:
+        return conversation, bytes.fromhex(json.load(file)["file_hex"])
+
+
+class Scripted:
+    """Stands for the link: checks each request's bytes and gives the answer that belongs to it."""
+
+    def __init__(self, token, exchanges):
+        self._real = Link("192.0.2.1", 1, b"", token)
+        self._exchanges = list(exchanges)
+
+    async def request(self, method, path, headers=(), body=None):
+        exchange = self._exchanges.pop(0)
+        if exchange["request"] is not None:
+            assert self._real._head(method, path, headers, body).decode() == exchange["request"], exchange["what"]
+            if isinstance(body, tuple):
+                file, offset, length = body
+                file.seek(offset)
+                body = file.read(length)
+            assert binascii.hexlify(body or b"").decode() == exchange["body_hex"], exchange["what"]
+        response = exchange["response"]
+        value = response["json"]
+        return response["status"], response["headers"], b"" if value is None else json.dumps(value).encode()
+
+    def done(self):
+        return not self._exchanges
+
+
+def answer(status, headers=None, value=None):
+    response = {"status": status, "headers": headers or {}, "json": value}
+    return {"what": str(status), "request": None, "body_hex": "", "response": response}
+
+
+class Bench:
+    """A spool in a temporary folder with the golden note in it, and an Upload over scripted answers."""
+
+    def __init__(self, exchanges, now=(0,)):
+        self.conversation, self.file = vectors()
+        self.folder = "/tmp/upload-" + binascii.hexlify(os.urandom(8)).decode()
+        self.spool = Spool(self.folder, self.conversation["device"], os.urandom)
+        self.note = self.conversation["note"]
+        with open(self.spool.path(self.note), "wb") as file:
+            file.write(self.file)
+        self.spool.waiting = 1
+        self.link = Scripted(self.conversation["token"], exchanges)
+        times = list(now)
+        self.upload = upload.Upload(self.link, self.spool, lambda: ("89abcdef", times.pop(0) if times else 0))
+
+    def run(self, work):
+        """What `work` returns, or the exception that it raised."""
+        try:
+            return asyncio.run(work)
+        except (LinkError, upload.Refused) as e:
+            return e
+
+    def send(self):
+        return self.run(self.upload.send(self.note))
+
+    def names(self):
+        return os.listdir(self.folder)
+
+    def close(self):
+        for name in self.names():
+            os.remove(self.folder + "/" + name)
+        os.rmdir(self.folder)
+
+
+def in_pieces_of(count, exchanges, now=()):
+    """A Bench whose uploads go in pieces of `count` bytes, as the golden conversation's do."""
+    upload.PIECE_BYTES = count
+    return Bench(exchanges, now)
+
+
+def test_the_golden_upload_byte_for_byte():
+    exchanges = vectors()[0]["exchanges"]
+    bench = in_pieces_of(512, [exchanges[i] for i in (0, 1, 4)], (200000, 200200))
+    assert bench.send() is True
+    assert bench.link.done() and bench.names() == [] and bench.spool.waiting == 0
+    bench.close()
+
+
+def test_the_golden_upload_taken_up_again():
+    exchanges = vectors()[0]["exchanges"]
+    for last, now in ((4, 200200), (5, 200300)):  # the last part, and the same once more
+        bench = in_pieces_of(512, [exchanges[2], exchanges[last]], (now,))
+        assert bench.send() is True
+        assert bench.link.done() and bench.names() == []
+        bench.close()
+
+
+def test_the_golden_note_that_is_complete_already():
+    bench = in_pieces_of(512, [vectors()[0]["exchanges"][6]])
+    assert bench.send() is True
+    assert bench.link.done() and bench.names() == []
+    bench.close()
+
+
+def test_the_golden_wrong_offset():
+    exchanges = vectors()[0]["exchanges"]
+    at_256 = answer(204, {"upload-offset": "256", "upload-complete": "?0"})
+    bench = in_pieces_of(256, [at_256, exchanges[3]] + [answer(503)], (200100, 0))
+    assert isinstance(bench.send(), LinkError)
+    assert bench.link.done() and len(bench.names()) == 1
+    bench.close()
+
+
+def test_the_golden_check_in():
+    exchange = vectors()[0]["exchanges"][8]
+    bench = Bench([exchange])
+    report = OrderedDict((("app", "pendant"), ("version", "0.1.0"), ("waiting", 1), ("errors", [])))
+    assert bench.run(bench.upload.check_in(report)) == exchange["response"]["json"]["time_ms"]
+    bench.close()
+
+
+def test_another_notes_id_gets_a_new_one_and_nothing_is_deleted():
+    conversation, file = vectors()
+    golden = conversation["exchanges"][7]["response"]
+    length = str(len(file))
+    complete = {"upload-offset": length, "upload-complete": "?1", "upload-length": length}
+    for exchanges in (
+        [answer(404), answer(golden["status"], golden["headers"])],
+        [answer(204, complete)],  # complete, but with no digest, so not with ours
+        [answer(204, dict(list(complete.items()) + [("repr-digest", "sha-256=:AAAA:")]))],
+        [answer(204, {"upload-offset": "99999", "upload-complete": "?0"})],  # more than this note has
+    ):
+        bench = in_pieces_of(4096, exchanges)
+        assert bench.send() is False
+        (name,) = bench.names()
+        assert name != bench.note[-16:] + ".wav"
+        with open(bench.folder + "/" + name, "rb") as kept:
+            assert kept.read() == file
+        assert bench.spool.waiting == 1
+        bench.close()
+
+
+def test_a_confirmation_of_something_else_deletes_nothing():
+    good = vectors()[0]["exchanges"][4]["response"]["json"]
+    for key, value in (("id", "p7-0000000000000000"), ("length", 5), ("sha256", "00" * 32), ("sha256", None)):
+        wrong = dict(good)
+        wrong[key] = value
+        bench = in_pieces_of(4096, [answer(404), answer(200, None, wrong)])
+        assert isinstance(bench.send(), LinkError), key
+        assert len(bench.names()) == 1 and bench.spool.waiting == 1
+        bench.close()
+    for exchanges in ([answer(404), answer(200, None, [])], [answer(404), answer(200)]):
+        bench = in_pieces_of(4096, exchanges)
+        assert isinstance(bench.send(), LinkError)
+        assert len(bench.names()) == 1
+        bench.close()
+
+
+def test_a_dropped_upload_begins_at_0():
+    good = vectors()[0]["exchanges"][4]["response"]["json"]
+    seen = []
+    bench = in_pieces_of(4096, [answer(204, {"upload-offset": "512"}), answer(422), answer(200, None, good)])
+    scripted = bench.link.request
+
+    async def request(method, path, headers=(), body=None):
+        seen.append((method, body[1:] if body else None))
+        return await scripted(method, path, headers, body)
+
+    bench.link.request = request
+    assert bench.send() is True
+    assert seen == [("HEAD", None), ("PATCH", (512, len(bench.file) - 512)), ("PATCH", (0, len(bench.file)))]
+    bench.close()
+
+
+def test_answers_that_lead_nowhere_end_it():
+    stuck = answer(409, {"upload-offset": "0"})
+    same = answer(204, {"upload-offset": "0", "upload-complete": "?0"})
+    for exchange in (stuck, same, answer(422)):
+        bench = in_pieces_of(4096, [answer(404)] + [exchange] * 20)
+        assert isinstance(bench.send(), LinkError)
+        assert len(bench.link._exchanges) >= 15 and len(bench.names()) == 1
+        bench.close()
+
+
+def test_refusals_and_troubles_keep_the_note():
+    for status, kind in ((400, upload.Refused), (401, upload.Refused), (403, upload.Refused), (413, upload.Refused),
+                         (500, LinkError), (503, LinkError), (507, LinkError), (418, LinkError)):  # fmt: skip
+        for exchanges in ([answer(404), answer(status, None, {"detail": "why"})], [answer(status)]):
+            bench = in_pieces_of(4096, exchanges)
+            problem = bench.send()
+            assert isinstance(problem, kind), status
+            assert str(status) in str(problem) and ("why" in str(problem)) == (len(exchanges) == 2)
+            assert len(bench.names()) == 1 and bench.spool.waiting == 1
+            bench.close()
+
+
+def test_offsets_of_the_wrong_shape_are_refused():
+    for text in ("", "-1", "1x", "99999999999999999999", " "):
+        bench = in_pieces_of(4096, [answer(204, {"upload-offset": text, "upload-complete": "?0"})])
+        assert isinstance(bench.send(), LinkError), text
+        assert len(bench.names()) == 1
+        bench.close()
+
+
+def test_check_in_answers_of_the_wrong_shape_are_refused():
+    for exchange in (answer(200), answer(200, None, []), answer(200, None, {"time_ms": "1"}), answer(500)):
+        bench = Bench([exchange])
+        assert isinstance(bench.run(bench.upload.check_in({})), LinkError)
+        bench.close()
