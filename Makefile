@@ -66,4 +66,4 @@ lock: $(VENV)/ready  ## resolve pyproject.toml anew into tools/requirements.lock
 		--no-emit-index-url --no-emit-find-links --no-emit-options --no-annotate -o tools/stubs.lock -
 
 clean:  ## remove what was set up
-	@rm -rf $(VENV) $(CACHE) .demo build *.egg-info server/*.egg-info
+	@rm -rf $(VENV) $(CACHE) build *.egg-info server/*.egg-info

@@ -1,7 +1,7 @@
 """Programs from Debian's packages without root: downloaded, unpacked into a cache folder, started from there.
 
 Nothing is installed system-wide. Packages come from the machine's own Debian mirror, whose address is read from apt's
-own configuration, with apt's own check of signatures. Works on Debian and its derivatives that keep Debian's keyring.
+own configuration, with apt's own check of signatures.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _mirror() -> tuple[str, str]:
     for address, code_name, component, origin, created_by in rows:
         if created_by == "Packages" and component == "main" and origin == "Debian" and "-" not in code_name:
             return address, code_name
-    raise Unavailable("apt has no Debian mirror configured (or `apt-get update` never ran): run it, then again")
+    raise Unavailable("apt knows no mirror of Debian itself: `apt-get update` never ran here, or this is not Debian")
 
 
 def _private_apt(work: Path, suite: str | None, architecture: str | None) -> list[str]:

@@ -6,7 +6,7 @@
     make demo WAV=file.wav    speaks that file instead of the sentence
 
 Everything is real but the boards' hardware: the firmware on MicroPython, the server, its model, TLS, the webhook. All
-of it is on loopback, and nothing is left running. Data are in the folder `.demo`, made anew each time.
+of it is on loopback, in a temporary folder, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import select
-import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,9 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "boards"), str(ROOT / "tools")]
 
 from server_process import DEMO_MODEL, ServerProcess, WebhookReceiver  # noqa: E402
-from sim.board import Board, duration_s  # noqa: E402
+from sim.board import Board, BoardError, duration_s  # noqa: E402
 
-FOLDER = ROOT / ".demo"
 SENTENCE = "remind me to call mum tomorrow"
 SPEECH = ROOT / "tests" / "speech" / (SENTENCE.replace(" ", "-") + ".wav")
 WIFI = {"ssid": "demo", "password": "in-the-air-of-one-machine"}
@@ -47,17 +46,17 @@ def step(name: str) -> Iterator[None]:
     print(f"demo: {name}", flush=True)
     try:
         yield
-    except (DemoFailed, KeyboardInterrupt):
-        raise
+    except DemoFailed as error:
+        raise DemoFailed(f"{name}: {error}") from error
     except Exception as error:
         raise DemoFailed(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def make_board(server: ServerProcess, name: str, app: str, board: str, **config: Any) -> Board:
-    """A simulated board, set up as `setup` would set up a real one: added to the server, its certificate pinned."""
-    added = server.add_device(name, app)
+def make_board(folder: Path, server: ServerProcess, app: str, board: str, **config: Any) -> Board:
+    """A simulated board, set up as a real one is: added to the server, whose certificate it pins."""
+    added = server.add_device(app, app)
     return Board(
-        FOLDER / name,
+        folder / app,
         board=json.loads((ROOT / "boards" / board / "board.json").read_text()),
         config={
             "app": app,
@@ -97,20 +96,19 @@ def await_body(receiver: WebhookReceiver, pendant: Board, clock: Board, server: 
 
 
 def run(once: bool, sound: Path) -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="offbeat-demo-")))
         with step("start the webhook receiver"):
             receiver = stack.enter_context(WebhookReceiver())
         with step("tell the server of the receiver, a pendant and a clock"):
-            server = ServerProcess(FOLDER / "data", DEMO_MODEL)
+            server = ServerProcess(folder / "data", DEMO_MODEL)
             stack.callback(server.stop)
             server.add_destination(receiver.url)
-            pendant = make_board(server, "pendant", "pendant", "xiao-esp32s3")
+            pendant = make_board(folder, server, "pendant", "xiao-esp32s3")
             stack.callback(pendant.close)
             clock = make_board(
-                server, "clock", "clock", "esp32c3-supermini",
-                ntp=[NTP], timezone="EET-2EEST,M3.5.0/3,M10.5.0/4", mode="vetinari", seed=1, hands=hands_now(),
+                folder, server, "clock", "esp32c3-supermini",
+                ntp=[NTP], timezone=zone_here(), mode="vetinari", seed=1, hands=time.strftime("%I:%M:%S"),
             )  # fmt: skip
             stack.callback(clock.close)
         with step("start the server"):
@@ -121,10 +119,11 @@ def run(once: bool, sound: Path) -> None:
             pendant.start()
             pendant.run(2.0)
         body = speak_and_wait(receiver, pendant, clock, server, sound)
-        text = body["data"]["text"]
-        print(f"demo: the webhook got: {text!r}")
-        if sound == SPEECH and text != SENTENCE:
-            raise DemoFailed(f"transcribe the note: it came out as {text!r}, not as {SENTENCE!r}")
+        with step("read the text"):
+            text = body["data"]["text"]
+            print(f"demo: the webhook got: {text!r}")
+            if sound == SPEECH and text != SENTENCE:
+                raise DemoFailed(f"it came out as {text!r}, not as {SENTENCE!r}")
         with step("see the clock tick"):
             await_ticks(clock)
         if once:
@@ -133,8 +132,11 @@ def run(once: bool, sound: Path) -> None:
         print(f"\ndemo: the page, signed in:  {link}\n")
         print("demo: Enter speaks again, Ctrl-C ends", flush=True)
         while True:
-            for board in (pendant, clock):
-                board.run(0.05)
+            try:
+                for board in (pendant, clock):
+                    board.run(0.05)
+            except BoardError as error:
+                raise DemoFailed(f"keep the boards running: {error}") from error
             if sys.stdin.isatty() and select.select([sys.stdin], [], [], 0)[0] and sys.stdin.readline():
                 body = speak_and_wait(receiver, pendant, clock, server, sound)
                 print(f"demo: the webhook got: {body['data']['text']!r}", flush=True)
@@ -149,9 +151,10 @@ def speak_and_wait(
         return await_body(receiver, pendant, clock, server)
 
 
-def hands_now() -> str:
-    """Where a clock's hands stand when somebody has just set them: the time in the demonstration's zone, roughly."""
-    return time.strftime("%I:%M:%S", time.gmtime(time.time() + 2 * 3600))
+def zone_here() -> str:
+    """This machine's present offset from UTC, as a POSIX TZ string (whose sign is the other way round)."""
+    minutes = -time.localtime().tm_gmtoff // 60
+    return f"<here>{'-' if minutes < 0 else ''}{abs(minutes) // 60}:{abs(minutes) % 60:02}"
 
 
 def await_ticks(clock: Board) -> None:
@@ -179,6 +182,8 @@ def main() -> None:
         sys.exit(f"demo: FAILED at: {error}")
     except KeyboardInterrupt:
         print("\ndemo: ended")
+        if arguments.once:
+            sys.exit(130)  # it did not get as far as it was asked to
 
 
 if __name__ == "__main__":

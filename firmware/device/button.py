@@ -1,11 +1,12 @@
 """A push button: debounced changes as events, each with the time of its first edge.
 
 While nobody waits, up to 8 changes are kept; of more, the oldest are dropped in pairs (so that down and up go on
-alternating) and counted in `overflows`.
+alternating) and counted; `Button` logs it as an error.
 """
 
 import asyncio
 
+from device import log
 from device.ticks import diff
 
 DEBOUNCE_MS = 30
@@ -20,7 +21,7 @@ class Debounce:
 
     def __init__(self):
         self.down = False  # the level that counts
-        self.overflows = 0
+        self.dropped = 0  # changes that nobody had in time
         self._changes = []
         self._bursting = False
         self._first = self._last = 0  # ticks of the burst's first and last edge
@@ -57,7 +58,7 @@ class Debounce:
             self._changes.append((down, self._first))
             if len(self._changes) > QUEUE:
                 del self._changes[:2]
-                self.overflows += 2
+                self.dropped += 2
 
 
 class Button:
@@ -79,10 +80,6 @@ class Button:
         """The debounced level, as of the last `change`."""
         return self._debounce.down
 
-    @property
-    def overflows(self) -> int:
-        return self._debounce.overflows
-
     def _edge(self, pin):
         self._debounce.edge(self._ticks_ms(), not pin.value())
         self._flag.set()
@@ -94,6 +91,9 @@ class Button:
         while True:
             left_ms = self._debounce.quiet_in_ms(self._ticks_ms(), not self._pin.value())
             change = self._debounce.pop()
+            if self._debounce.dropped:
+                dropped, self._debounce.dropped = self._debounce.dropped, 0
+                log.error("the button: %d changes came faster than they were taken, and were dropped" % dropped)
             if change is not None:
                 return change
             if left_ms is None:

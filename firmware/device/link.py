@@ -40,18 +40,18 @@ class Link:
     async def request(self, method: str, path: str, headers=(), body=None):
         """Send a request and read its answer: (status, headers, body).
 
-        `headers`: pairs in the order in which they are sent. `body`: None, bytes, or (file, offset, length) of an open
+        `headers`: pairs in the order in which they are sent, or a function that returns them, called (again) when the
+        connection is there. `body`: None, bytes, or (file, offset, length) of an open
         binary file. Returns the status as an int, the headers in a dict with lower-case names, the body as bytes of at
         most 4 kB. Raises LinkError. Cancelling it closes the connection.
         """
-        head = self._head(method, path, headers, body)
         reused = self._stream is not None
         try:
-            return await self._exchange(method, head, body)
+            return await self._exchange(method, path, headers, body)
         except LinkError:
             if not reused or self._answering:
                 raise
-        return await self._exchange(method, head, body)
+        return await self._exchange(method, path, headers, body)
 
     def close(self):
         """Drop the connection; the next request makes a new one."""
@@ -68,27 +68,27 @@ class Link:
             "Host: " + NAME,
             "Authorization: Bearer " + self._token,
         ]
-        for name, value in headers:
+        for name, value in headers() if callable(headers) else headers:
             lines.append("%s: %s" % (name, value))
         if body is not None:
             lines.append("Content-Length: %d" % (body[2] if isinstance(body, tuple) else len(body)))
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
-    async def _exchange(self, method, head, body):
+    async def _exchange(self, method, path, headers, body):
         finished = False
         self._answering = False
         try:
             if self._stream is None:
                 await self._bounded(self._connect(), CONNECT_S, "connecting")
-            await self._send(head)
+            await self._send(self._head(method, path, headers, body))
             if isinstance(body, tuple):
                 await self._send_file(*body)
             elif body:
                 for at in range(0, len(body), PIECE_BYTES):
                     await self._send(body[at : at + PIECE_BYTES])
-            status, headers, content, keep = await self._bounded(self._answer(method), ANSWER_S, "the answer")
+            status, answered, content, keep = await self._bounded(self._answer(method), ANSWER_S, "the answer")
             finished = keep
-            return status, headers, content
+            return status, answered, content
         except LinkError:
             raise
         except (OSError, ValueError, EOFError) as e:

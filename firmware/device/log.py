@@ -1,4 +1,4 @@
-"""The last errors of a gadget: printed, and kept for the check-in. Never give it a token or a password."""
+"""The last errors of a gadget: printed, and kept until they were reported. Never give it a token or a password."""
 
 import sys
 
@@ -29,3 +29,10 @@ def error(what: str, problem=None):
 def errors() -> list:
     """The last errors, oldest first, at most 5 of at most 200 characters of ASCII."""
     return list(_errors)
+
+
+def reported(errors: list):
+    """Forget these, a list that `errors` returned: the server has acknowledged them."""
+    for line in errors:
+        if line in _errors:
+            _errors.remove(line)

@@ -46,7 +46,3 @@ class Wifi:
             if self._wlan.isconnected():
                 return True
         return False
-
-    def off(self):
-        self._wlan.disconnect()
-        self._wlan.active(False)

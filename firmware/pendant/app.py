@@ -63,8 +63,8 @@ class Pendant:
         self._sending = None
         self._failures = 0
         self._next_talk = ticks_ms()
-        self._checked_in = None  # ticks_ms of the last check-in
-        self._refused = []  # notes that the server will not take as they are, until the next check-in
+        self._checked_in = None  # the counter's ms at the last check-in
+        self._refused = []  # notes that the server will not take as they are, until the next check-in or tap
         self._flash_blocks = None  # room on the flash, as of the last store or talk
         self.spool = self.upload = self.wifi = self.rtc = None
 
@@ -158,6 +158,7 @@ class Pendant:
         self._pressed = at
         blocks = self._room_blocks()
         if blocks < LEAST_ROOM_BLOCKS:
+            self._refused.clear()
             self._light.pattern("refused")
             log.error("no room to record: %d blocks; let it send what waits" % blocks)
             self._post("refused")
@@ -182,6 +183,8 @@ class Pendant:
         elif diff(at, self._pressed) >= TAP_MS:
             self._takes.append(take)
             log.info("recorded %d ms, lost %d samples" % (take.blocks * adpcm.BLOCK_SAMPLES // 16, take.lost))
+        else:
+            self._refused.clear()
         if not self._takes:
             self._microphone.free()
 
@@ -204,20 +207,20 @@ class Pendant:
                 piece = self._microphone.piece(take.first + self._stored_blocks, min(left, _CHUNK_BLOCKS))
                 self._writer.write(piece)
                 self._stored_blocks += len(piece) // adpcm.BLOCK_BYTES
-        except OSError as e:  # most likely the flash is full
-            log.error("storing a note", e)
-            self._light.pattern("trouble")
-        except Exception:
+            note_id = self._writer.finish()
+        except Exception as e:
             if self._writer is not None:  # how much of a piece was written is not known: begin anew
-                writer, self._writer = self._writer, None
-                writer.abandon()
-            raise
-        writer, self._writer = self._writer, None
-        note_id = writer.finish() if writer is not None else None
-        if note_id is None:  # it stays in memory, and is tried again when the server has been talked to
+                self._writer.abandon()
+                self._writer = None
+            if not isinstance(e, OSError):
+                raise
+            # Most likely the flash is full. It stays in memory, and is tried again when the server has been talked to.
+            log.error("storing a note, which stays in memory", e)
+            self._light.pattern("trouble")
             self._may_store.clear()
             self._post("stored")
             return
+        self._writer = None
         self._takes.pop(0)
         self._microphone.free(self._takes[0].first if self._takes else None)
         log.info("stored %s" % note_id)
@@ -226,6 +229,7 @@ class Pendant:
     async def _talk(self):
         """All that waits goes to the server, then a check-in if it is time for one. Posts how it ended."""
         self._next_talk = ticks_add(ticks_ms(), BACK_OFF_MS)
+        advances = self.upload.advances if self.upload is not None else 0
         try:
             from pendant.upload import Refused
 
@@ -233,7 +237,7 @@ class Pendant:
                 raise OSError("not ready yet")
             if not await self.wifi.connect(WIFI_S):
                 raise OSError("no network: none of those in config.json could be joined")
-            delivered = renewed = 0
+            delivered = renewed = refused = 0
             while renewed <= MOST_RENEWED:
                 note_id = self.spool.first(self._refused)
                 if note_id is None:
@@ -247,9 +251,12 @@ class Pendant:
                 except Refused as e:
                     log.error("%s stays here" % note_id, e)
                     self._refused.append(note_id)
+                    refused += 1
                     if len(self._refused) >= 8:
                         break
-            if delivered:
+            if refused:
+                self._light.pattern("trouble")
+            elif delivered:
                 self._light.pattern("delivered")
             await self._check_in()
             self._failures = 0
@@ -258,6 +265,8 @@ class Pendant:
             log.error("talking to the server", e)
             if self.spool is not None and self.spool.waiting:
                 self._light.pattern("trouble" if self.wifi is not None and self.wifi.connected() else "no network")
+            if self.upload is not None and self.upload.advances != advances:
+                self._failures = 0  # a bad link, but one that leads somewhere
             wait_ms = min(LONGEST_BACK_OFF_MS, BACK_OFF_MS << min(self._failures, 10))
             self._next_talk = ticks_add(ticks_ms(), wait_ms)
             self._failures += 1
@@ -276,19 +285,22 @@ class Pendant:
         from device.config import VERSION
         from device.walltime import set_ms
 
-        now = ticks_ms()
-        if self._checked_in is not None and diff(now, self._checked_in) < CHECK_IN_MS:
+        now_ms = self._counter.at_ms(ticks_ms())
+        if self._checked_in is not None and now_ms - self._checked_in < CHECK_IN_MS:
             return
+        errors = log.errors()
         report = OrderedDict(
             (
                 ("app", "pendant"),
                 ("version", VERSION),
                 ("waiting", self.spool.waiting),
-                ("errors", log.errors()),
+                ("errors", errors),
             )
         )
-        set_ms(self.rtc, await self.upload.check_in(report))
-        self._checked_in = now
+        time_ms = await self.upload.check_in(report)
+        log.reported(errors)
+        set_ms(self.rtc, time_ms)
+        self._checked_in = now_ms
         self._refused.clear()
 
 

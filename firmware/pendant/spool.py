@@ -57,8 +57,7 @@ class Spool:
         if size_bytes == 0:
             os.remove(storing)  # was cut before its first flush: there is nothing in it
             return "a note was cut off by a power loss before any of it was stored"
-        with open(storing, "rb") as file:
-            note = wav.read(file.read(wav.HEAD_BYTES), size_bytes)
+        note = _read(storing, size_bytes)
         if note is None or not note.blocks:
             aside = self.new_id()[-16:] + ".bad"
             os.rename(storing, self._file(aside))
@@ -123,16 +122,21 @@ class Spool:
 
 
 class Writer:
-    """Writes one note under a temporary name, flushing every 32 kB, and renames it at the end."""
+    """Writes one note under a temporary name, flushing every 32 kB, and renames it at the end.
+
+    OSError when the flash is full or broken: then the note is still to be stored, by another Writer.
+    """
 
     def __init__(self, spool, note_id):
         self.note_id = note_id
         self._spool = spool
         self._unflushed_bytes = 0
-        self._file = open(spool._file(_STORING), "wb")
+        self._path = spool._file(_STORING)
+        if _exists(self._path):  # a failed try; opened as it is, LittleFS would free its blocks only at the next flush
+            os.remove(self._path)
+        self._file = open(self._path, "wb")
 
     def write(self, data):
-        """OSError when the flash is full; what was written till then can still be kept with `finish`."""
         self._file.write(data)
         self._unflushed_bytes += len(data)
         if self._unflushed_bytes >= FLUSH_BYTES:
@@ -140,18 +144,25 @@ class Writer:
             self._unflushed_bytes = 0
 
     def abandon(self):
-        """Close it as it stands; the next Writer overwrites it."""
-        self._file.close()
-
-    def finish(self):
-        """Close it: it is a note from now on, cut or whole. Returns its id, None if it was of no use (see recover)."""
+        """Close it as it stands: the next Writer begins anew, or after a power cut `recover` keeps what is there."""
         try:
             self._file.close()
         except OSError:
-            pass  # a full flash says so once more when the rest cannot be flushed; what is there counts
-        before = self._spool.waiting
-        self._spool.recover()
-        return self.note_id if self._spool.waiting > before else None
+            pass  # a full flash says so once more when the rest cannot be flushed
+
+    def finish(self) -> str:
+        """Close it: it is a note from now on, and whole. Returns its id."""
+        self._file.close()
+        size_bytes = os.stat(self._path)[6]
+        note = _read(self._path, size_bytes)
+        if note is None or note.cut:
+            raise OSError("only %d bytes of %s are on the flash" % (size_bytes, self.note_id))
+        return self._spool._keep(self.note_id)
+
+
+def _read(path, size_bytes):
+    with open(path, "rb") as file:
+        return wav.read(file.read(wav.HEAD_BYTES), size_bytes)
 
 
 def _is_id(text, device):

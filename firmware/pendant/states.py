@@ -10,7 +10,7 @@ Events
     limit            the recording has no room left
     refused          there was no room to begin with
     due              it is time to talk to the server
-    stored           nothing recorded is in memory alone any more
+    stored           nothing recorded is in memory alone any more, or what is cannot be stored now
     sent, failed     the talk with the server has ended
 Actions
     record      begin; storing pauses where it is, sending is left at its offset

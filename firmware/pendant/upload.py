@@ -25,6 +25,8 @@ class Upload:
         self._spool = spool
         self._now = now
         self._buffer = memoryview(bytearray(2048))
+        self.advances = 0  # how often the server had more than before: a note, or a part of one
+        self._furthest = (None, 0)  # the last note, and the most that the server had of it
 
     async def send(self, note_id: str) -> bool:
         """Bring one note to the server. True: confirmed and deleted here. False: the server has another note under this
@@ -38,7 +40,19 @@ class Upload:
             return False
         if not self._spool.confirm(note_id, length, binascii.hexlify(digest).decode(), answer):
             raise LinkError("the server confirmed something else than %s" % note_id)
+        self.advances += 1
         return True
+
+    def _reached(self, note_id, headers):
+        """The offset that the server tells. What it drops and takes once more does not count as an advance."""
+        offset = _offset(headers)
+        last, furthest = self._furthest
+        if note_id != last:
+            self._furthest = (note_id, offset)
+        elif offset > furthest:
+            self._furthest = (note_id, offset)
+            self.advances += 1
+        return offset
 
     async def _upload(self, note_id, file, digest, length):
         """What the server confirms, as a dict; None if the id is another note's."""
@@ -46,37 +60,35 @@ class Upload:
         path = _PATH + note_id
         status, headers, body = await self._link.request("HEAD", path)
         if status == 404:
-            offset = 0
+            offset = self._reached(note_id, {"upload-offset": "0"})
         elif status == 204 and headers.get("upload-complete") == "?1":
             if headers.get("upload-length") != str(length) or headers.get("repr-digest") != announced:
                 return None
             return {"id": note_id, "length": length, "sha256": binascii.hexlify(digest).decode()}
         elif status == 204:
-            offset = _offset(headers)
+            offset = self._reached(note_id, headers)
         else:
             raise _failure(status, body)
         stumbles = 0
         while offset <= length and stumbles <= MOST_STUMBLES:
             count = min(PIECE_BYTES, length - offset)
-            mark, now_ms = self._now()
-            status, headers, body = await self._link.request(
-                "PATCH",
-                path,
-                (
-                    ("Content-Type", "application/partial-upload"),
-                    ("Upload-Offset", offset),
-                    ("Upload-Complete", "?1" if offset + count == length else "?0"),
-                    ("Upload-Length", length),
-                    ("Repr-Digest", announced),
-                    ("Offbeat-Counter", "%s %d" % (mark, now_ms)),
-                ),
-                (file, offset, count),
+            fixed = (
+                ("Content-Type", "application/partial-upload"),
+                ("Upload-Offset", offset),
+                ("Upload-Complete", "?1" if offset + count == length else "?0"),
+                ("Upload-Length", length),
+                ("Repr-Digest", announced),
             )
+
+            def head(fixed=fixed):  # called when it is sent: connecting first may take 15 s
+                return fixed + (("Offbeat-Counter", "%s %d" % self._now()),)
+
+            status, headers, body = await self._link.request("PATCH", path, head, (file, offset, count))
             if status == 200:
                 return _object(body)
             before = offset
             if status == 204 or (status == 409 and "upload-offset" in headers):
-                offset = _offset(headers)
+                offset = self._reached(note_id, headers)
             elif status == 409:
                 return None
             elif status == 422:

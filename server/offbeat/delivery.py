@@ -1,12 +1,17 @@
 """One try to deliver one body to one webhook, signed as Standard Webhooks has it."""
 
+import contextlib
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 from standardwebhooks import Webhook
 
 from offbeat import __version__
@@ -14,6 +19,7 @@ from offbeat import __version__
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 ANSWER_BYTES = 1024
+NO_ANSWER = f"no answer within {READ_TIMEOUT_S:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,56 @@ def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedReque
     return request
 
 
+class _Deadline(HTTPAdapter):
+    """Makes connections that are shut down READ_TIMEOUT_S after they were made, whatever is going on on them.
+
+    The time-outs of `requests` are of each single read: they never end a receiver that sends a byte now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed = False
+        self._connections: list[tuple[socket.socket, threading.Timer]] = []
+
+    def get_connection_with_tls_context(self, *args: Any, **more: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **more)
+        deadline = self
+
+        class Connection(pool.ConnectionCls):
+            def _new_conn(self) -> socket.socket:
+                made: socket.socket = super()._new_conn()
+                deadline._watch(made)
+                return made
+
+        pool.ConnectionCls = Connection
+        return pool
+
+    def _watch(self, connection: socket.socket) -> None:
+        # A duplicate: TLS detaches the first one, and it stays valid when the other is closed.
+        duplicate = connection.dup()
+        timer = threading.Timer(READ_TIMEOUT_S, self._shut, (duplicate,))
+        timer.daemon = True
+        self._connections.append((duplicate, timer))
+        timer.start()
+
+    def _shut(self, connection: socket.socket) -> None:
+        self.passed = True
+        with contextlib.suppress(OSError):  # it ended by itself
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Ends the watch; the session calls it at its end."""
+        for connection, timer in self._connections:
+            timer.cancel()
+            timer.join(READ_TIMEOUT_S)  # at once: it is done or cancelled
+            connection.close()
+        super().close()
+
+
 def post(url: str, secret: str, webhook_id: str, body: str) -> Outcome:
     """Posts the body and returns what came of it; it raises nothing that the network or the receiver can cause.
 
-    `webhook_id` must be the same at every try. The time-outs bound the whole to CONNECT_TIMEOUT_S and about twice
-    READ_TIMEOUT_S."""
+    `webhook_id` must be the same at every try. It takes at most CONNECT_TIMEOUT_S for each address of the host and
+    READ_TIMEOUT_S for all the rest; only the looking up of the name is the system's."""
     now = datetime.now(UTC)
     content = body.encode("utf-8")
     headers = {
@@ -82,27 +133,32 @@ def post(url: str, secret: str, webhook_id: str, body: str) -> Outcome:
     def took_ms() -> int:
         return round((time.monotonic() - began_s) * 1000)
 
-    try:
-        with requests.post(
-            url,
-            data=content,
-            headers=headers,
-            auth=_no_credentials,
-            allow_redirects=False,
-            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-            stream=True,
-        ) as response:
-            return Outcome(took_ms(), response.status_code, _beginning(response))
-    except (requests.RequestException, OSError) as error:
-        return Outcome(took_ms(), error=_words(error))
+    deadline = _Deadline()
+    with requests.Session() as session:
+        session.mount("http://", deadline)
+        session.mount("https://", deadline)
+        try:
+            with session.post(
+                url,
+                data=content,
+                headers=headers,
+                auth=_no_credentials,
+                allow_redirects=False,
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                stream=True,
+            ) as response:
+                if deadline.passed:  # the head may have been cut off, which http.client takes for its end
+                    return Outcome(took_ms(), error=NO_ANSWER)
+                return Outcome(took_ms(), response.status_code, _beginning(response))
+        except (requests.RequestException, OSError) as error:
+            return Outcome(took_ms(), error=NO_ANSWER if deadline.passed else _words(error))
 
 
 def _beginning(response: requests.Response) -> str:
     """The first kB of the answer, or what came of it in time: the status is what counts."""
-    until_s = time.monotonic() + READ_TIMEOUT_S
     answer = b""
     try:
-        while len(answer) < ANSWER_BYTES and time.monotonic() < until_s:
+        while len(answer) < ANSWER_BYTES:
             part = response.raw.read1(ANSWER_BYTES - len(answer), decode_content=True)
             if not part:
                 break
@@ -116,7 +172,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, requests.Timeout):
-        return f"no answer within {READ_TIMEOUT_S:.0f} s"
+        return NO_ANSWER
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate cannot be verified"
     if isinstance(error, requests.ConnectionError):

@@ -63,7 +63,7 @@ class Turns:
         def __init__(self) -> None:
             self.lock = asyncio.Lock()
             self.users = 0
-            self.taken_over = asyncio.Event()
+            self.newest = asyncio.Event()  # of the request that came last
 
     def __init__(self) -> None:
         self._turns: dict[str, Turns._Turn] = {}
@@ -73,15 +73,15 @@ class Turns:
         """Holds the note's turn; the event is set when another request wants it. Raises Refused (503)."""
         turn = self._turns.setdefault(note_id, Turns._Turn())
         turn.users += 1
-        turn.taken_over.set()
+        turn.newest.set()
+        turn.newest = taken_over = asyncio.Event()  # made before waiting: a newer one may come meanwhile
         try:
             try:
                 await asyncio.wait_for(turn.lock.acquire(), TURN_TIMEOUT_S)
             except TimeoutError:
                 raise Refused(503, "another upload of this note does not come to an end; try again") from None
             try:
-                turn.taken_over = asyncio.Event()
-                yield turn.taken_over
+                yield taken_over
             finally:
                 turn.lock.release()
         finally:
@@ -408,11 +408,11 @@ def make_app(store: Store, pipeline: Pipeline) -> FastAPI:
         return CheckInAnswer(time_ms=now_ms())
 
     def keep_report(device_id: str, report: CheckIn) -> None:
+        now = now_ms()
+        values = {"report": report.model_dump(exclude_unset=True), "reported_ms": now, "contact_ms": now}
+        if report.errors:
+            values |= {"errors": report.errors, "errors_ms": now}
         with store.write() as connection:
-            connection.execute(
-                sa.update(devices)
-                .where(devices.c.id == device_id)
-                .values(report=report.model_dump(exclude_unset=True), reported_ms=now_ms(), contact_ms=now_ms())
-            )
+            connection.execute(sa.update(devices).where(devices.c.id == device_id).values(values))
 
     return app

@@ -203,6 +203,8 @@ class Reader:
                 "contact_at": iso(row.contact_ms),
                 "reported_ms": row.reported_ms,
                 "report": row.report,
+                "errors": row.errors or [],
+                "errors_ms": row.errors_ms,
             }
             for row in rows
         ]
@@ -338,7 +340,7 @@ def make_app(store: Store) -> FastAPI:
 
     @app.get("/api/devices", dependencies=signed_in)
     def list_devices() -> list[dict[str, Any]]:
-        """The devices, each with its last report."""
+        """The devices, each with its last report, and the errors of the last one that had any."""
         return reader.devices()
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

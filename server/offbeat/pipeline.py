@@ -6,7 +6,8 @@ there. A kill at any instant leaves a workflow that DBOS takes up at the next st
 for which `reconcile` begins a new attempt.
 
 Workflow ids: a note's id, then `ID.1`, `ID.2` for later attempts, because DBOS never runs an id again. The webhook id
-of a delivery stays the same over all its attempts.
+of a delivery stays the same over all its attempts. A step that finds its row at another attempt than its own has
+nothing to do: it was killed after its commit and before the engine knew of it.
 """
 
 import json
@@ -106,13 +107,13 @@ class Pipeline:
         # No limit of recovery attempts: DBOS would count a kill against every note in work. The notes' own count,
         # `starts`, is of the one that was being transcribed.
         @DBOS.workflow(name="note", max_recovery_attempts=None)
-        def note(note_id: str) -> None:
-            for delivery_id in transcribe(note_id):
-                deliver(delivery_id)
+        def note(note_id: str, attempt: int) -> None:
+            for delivery_id in transcribe(note_id, attempt):
+                deliver(delivery_id, 0)
 
         @DBOS.workflow(name="delivery", max_recovery_attempts=None)
-        def retry(delivery_id: str) -> None:
-            deliver(delivery_id)
+        def retry(delivery_id: str, attempt: int) -> None:
+            deliver(delivery_id, attempt)
 
         # Before the launch, for what that recovers may want to enqueue at once; lazy, for the launch makes the tables.
         self._client = DBOSClient(
@@ -218,24 +219,24 @@ class Pipeline:
         }
         if delay_s:
             options["delay_seconds"] = delay_s
-        self._client.enqueue_in_transaction(connection, options, row_id)
+        self._client.enqueue_in_transaction(connection, options, row_id, attempt)
 
-    def _counted(self, step: Callable[[str], R]) -> Callable[[str], R]:
+    def _counted(self, step: Callable[[str, int], R]) -> Callable[[str, int], R]:
         """The step, seen by `close` while it runs; after `close` none begins any more."""
 
-        def counted(row_id: str) -> R:
+        def counted(row_id: str, attempt: int) -> R:
             if self._stop.is_set():
                 # The process is about to end. An exception would be recorded as the workflow's end; this is not.
                 threading.Event().wait(HOUSEKEEPING_S)
             self._in_work.add(threading.get_ident())
             try:
-                return step(row_id)
+                return step(row_id, attempt)
             finally:
                 self._in_work.discard(threading.get_ident())
 
         return counted
 
-    def _transcribe(self, note_id: str) -> list[str]:
+    def _transcribe(self, note_id: str, attempt: int) -> list[str]:
         """Transcribes a note and returns the ids of its deliveries that are to be tried now."""
         with self._store.read() as connection:
             note = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
@@ -249,7 +250,7 @@ class Pipeline:
                     deliveries.c.attempt == 0,
                 )
                 return list(connection.scalars(pending))
-        if note.set_aside:
+        if note.set_aside or note.attempt != attempt:
             return []
         if note.starts >= MAX_STARTS:
             self._set_aside(note_id, f"Its transcription was begun {note.starts} times and never came to an end.")
@@ -340,7 +341,7 @@ class Pipeline:
         log.get().info("note transcribed", note=note_id, seconds=(transcribed_ms - note.received_ms) / 1000)
         return delivery_ids
 
-    def _deliver(self, delivery_id: str) -> None:
+    def _deliver(self, delivery_id: str, attempt: int) -> None:
         """Tries a delivery once, and enqueues the next attempt if that is needed."""
         with self._store.read() as connection:
             row = connection.execute(
@@ -354,7 +355,7 @@ class Pipeline:
                 .join(destinations, destinations.c.id == deliveries.c.destination_id)
                 .where(deliveries.c.id == delivery_id)
             ).one()
-        if row.state != "pending":
+        if row.state != "pending" or row.attempt != attempt:
             return
         where = delivery.place(row.url)
         if row.ended_ms is not None:

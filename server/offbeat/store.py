@@ -38,6 +38,9 @@ devices = sa.Table(
     sa.Column("contact_ms", sa.BigInteger),
     sa.Column("report", sa.JSON),
     sa.Column("reported_ms", sa.BigInteger),
+    # Of the last report that had any: a device forgets what the server has.
+    sa.Column("errors", sa.JSON),
+    sa.Column("errors_ms", sa.BigInteger),
 )
 
 notes = sa.Table(

@@ -1,5 +1,6 @@
 """Speech to text with faster-whisper: one model, loaded once, one note at a time."""
 
+import errno
 import os
 import random
 import threading
@@ -19,6 +20,9 @@ MODEL_BACKOFF_S = (5, 15, 60, 300)
 # What faster-whisper needs in a folder; without the tokenizer's file it would go to the hub.
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 HUB_FILES = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"]
+# Of an error's own words, so many are shown.
+WORDS_CHARACTERS = 200
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ModelError(Exception):
@@ -157,10 +161,16 @@ class Transcriber:
             ) from error
         except Exception as error:  # three libraries below it raise errors of their own when the network fails
             log.get().warning("fetching failed", model=self._name, error=f"{type(error).__name__}: {error}")
+            words = " ".join(str(error).split())[:WORDS_CHARACTERS]
+            # By the words: what fetches large files (hf_xet) raises RuntimeError for all of it.
+            if any(os.strerror(number) in words for number in STORAGE_ERRORS):
+                trouble, remedy = "cannot be stored", f"Make room in {self._cache}, or let the server write there"
+            else:
+                trouble, remedy = "cannot be fetched from the model hub", "Give this machine network"
             raise ModelError(
-                f"The model {self._name!r} is not here yet and the model hub cannot be reached. Give this machine "
-                "network, or set OFFBEAT_MODEL=/path/to/folder with a model that you have. The note waits and is "
-                "tried again by itself."
+                f"The model {self._name!r} is not here yet and {trouble} ({type(error).__name__}: {words}). {remedy}, "
+                "or set OFFBEAT_MODEL=/path/to/folder with a model that you have. The note waits and is tried again "
+                "by itself."
             ) from error
 
     def _transcribe(self, model: "WhisperModel", path: Path) -> Transcript:

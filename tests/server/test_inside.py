@@ -1,5 +1,6 @@
-"""What only shows from inside the process: housekeeping, a failing disk, the reading of a body."""
+"""What only shows from inside the process: housekeeping, kills at a certain instant, failing disks, turns."""
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -7,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from offbeat.devices import Appender
+from offbeat.devices import Appender, Turns
 from offbeat.pipeline import DELIVERY_BACKOFF_S, _pause_s
-from server_process import ROOT
+from offbeat.transcriber import ModelError, Transcriber
+from server_process import ROOT, WebhookReceiver
 
 HOUSEKEEPING = """
 import os, sys, time
@@ -64,18 +66,152 @@ print("passed", flush=True)
 os._exit(0)
 """
 
+# With a third argument it ends at once when that step has returned, before the engine keeps its result.
+AFTER_A_COMMIT = """
+import os, sys, time
+from pathlib import Path
+import sqlalchemy as sa
+from offbeat import pipeline, store
+from offbeat.settings import Settings
+from offbeat.transcriber import ModelError, Transcript
 
-def test_housekeeping(tmp_path: Path) -> None:
+data, url, killed = sys.argv[1:]
+pipeline.TRANSCRIPTION_BACKOFF_S = pipeline.DELIVERY_BACKOFF_S = (3600,)
+
+class Transcriber:
+    def transcribe(self, path, begin):
+        begin()
+        if path.stem == "p7-waits":
+            raise ModelError("no model", 3600)
+        return Transcript("text", "en", [])
+
+class Pipeline(pipeline.Pipeline):
+    def _transcribe(self, *args):
+        result = super()._transcribe(*args)
+        if killed == "transcribe":
+            os._exit(9)
+        return result
+
+    def _deliver(self, *args):
+        super()._deliver(*args)
+        if killed == "deliver":
+            os._exit(9)
+
+opened = store.Store(Settings(data=Path(data)))
+line = Pipeline(opened, Transcriber())
+name = "p7-waits" if url == "none" else "p7-done"
+if killed != "none":
+    now = store.now_ms()
+    with opened.write() as connection:
+        device = dict(id="p7", name="p7", app="pendant", token_hash="0", created_ms=now)
+        connection.execute(sa.insert(store.devices).values(**device))
+        if url != "none":
+            destination = dict(id="d", url=url, secret="whsec_AAAA", created_ms=now)
+            connection.execute(sa.insert(store.destinations).values(**destination))
+        note = dict(id=name, device_id="p7", length_bytes=1, sha256="0", state="received", created_ms=now)
+        connection.execute(sa.insert(store.notes).values(**note, received_ms=now))
+        line.enqueue_note(connection, name)
+
+def first():
+    return [one.status for one in line._client.list_workflows(workflow_ids=[name])]
+
+deadline = time.monotonic() + 20
+while first() != ["SUCCESS"]:
+    assert time.monotonic() < deadline, first()
+    time.sleep(0.1)
+time.sleep(0.5)
+others = [one.status for one in line._client.list_workflows() if one.workflow_id != name]
+assert others == ["DELAYED"], others
+print("passed", flush=True)
+os._exit(0)
+"""
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the engine is one a process, and its threads do not end."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HOUSEKEEPING, str(tmp_path / "data")],
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "server")},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_housekeeping(tmp_path: Path) -> None:
+    done = run(HOUSEKEEPING, str(tmp_path / "data"))
     assert done.stdout.endswith("passed\n"), done.stderr
+
+
+def test_killed_after_the_commit_of_a_try_it_is_not_tried_again_at_once(tmp_path: Path) -> None:
+    with WebhookReceiver() as receiver:
+        receiver.answers = lambda _: 503
+        killed = run(AFTER_A_COMMIT, str(tmp_path / "data"), receiver.url, "deliver")
+        assert (killed.returncode, len(receiver.received)) == (9, 1), killed.stderr
+        again = run(AFTER_A_COMMIT, str(tmp_path / "data"), receiver.url, "none")
+        assert again.stdout.endswith("passed\n"), again.stderr
+        assert len(receiver.received) == 1
+
+
+def test_killed_after_a_note_was_put_off_it_waits_once(tmp_path: Path) -> None:
+    killed = run(AFTER_A_COMMIT, str(tmp_path / "data"), "none", "transcribe")
+    assert killed.returncode == 9, killed.stderr
+    again = run(AFTER_A_COMMIT, str(tmp_path / "data"), "none", "none")
+    assert again.stdout.endswith("passed\n"), again.stderr
+
+
+def test_of_three_uploads_of_a_note_the_newest_wins() -> None:
+    """The second still waits for its turn when the third comes: it must give way as soon as it has its turn."""
+
+    async def three() -> list[str]:
+        turns, order = Turns(), []
+
+        async def upload(name: str) -> None:
+            async with turns.of("p1-0123456789abcdef") as taken_over:
+                if name != "third":
+                    await asyncio.wait_for(taken_over.wait(), 2)
+                assert taken_over.is_set() == (name != "third")
+                order.append(name)
+
+        uploads = []
+        for name in ("first", "second", "third"):
+            uploads.append(asyncio.create_task(upload(name)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*uploads)
+        return order
+
+    assert asyncio.run(three()) == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ["cannot be stored", "No space left", "Make room"]),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "x.lock"), ["cannot be stored", "denied: 'x.lock'"]),
+        (
+            RuntimeError("IO Error: No space left on device (os error 28)"),
+            ["cannot be stored", "RuntimeError: IO Error"],
+        ),
+        (ConnectionError("Name or service not known"), ["fetched from the model hub", "Name or service", "network"]),
+        (ValueError("odd " * 1000), ["fetched from the model hub", "ValueError: odd"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_why_a_model_could_not_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, wanted: list[str]
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fails(*_args: object, local_files_only: bool = False, **_more: object) -> str:
+        raise LocalEntryNotFoundError("not here") if local_files_only else error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(ModelError) as raised:
+        Transcriber("base", "", tmp_path).transcribe(tmp_path / "x.wav", lambda: None)
+    assert [part for part in wanted if part not in raised.value.reason] == []
+    assert "OFFBEAT_MODEL=/path/to/folder" in raised.value.reason and len(raised.value.reason) < 600
 
 
 def test_a_full_disk_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,8 @@ def test_without_the_hub_the_note_says_what_to_do(tmp_path: Path) -> None:
         note_id = client.new_id()
         client.patch(note_id, silence(1))
         row = until(lambda: (row := note_of(server, note_id))["trouble"] and row, 30, "the reason")
-        assert "hub cannot be reached" in row["trouble"] and "OFFBEAT_MODEL=/path/to/folder" in row["trouble"]
+        assert "cannot be fetched from the model hub" in row["trouble"] and "Connection refused" in row["trouble"]
+        assert "OFFBEAT_MODEL=/path/to/folder" in row["trouble"]
         assert row["state"] == "received" and not row["set_aside"]
         # It is tried again by itself.
         until(lambda: server.log().count('"event": "model not available"') >= 2, 30, "the second try")

@@ -288,6 +288,21 @@ def test_check_in(house: House) -> None:
     assert clock["contact_at"] is not None
 
 
+def test_errors_outlive_the_report_that_brought_them(house: House) -> None:
+    def report(*errors: str) -> Any:
+        assert check_in(house.clock, {"app": "clock", "version": "0.1.0", "errors": errors}).status == 200
+        devices = house.server.get("/api/overview").json()["devices"]
+        return next(device for device in devices if device["id"] == house.clock.device.id)
+
+    first = report("no Wi-Fi", "no server")
+    assert first["errors"] == ["no Wi-Fi", "no server"] and first["errors_ms"] == first["reported_ms"]
+    time.sleep(0.01)
+    second = report()
+    assert second["report"]["errors"] == [] and second["reported_ms"] > first["reported_ms"]
+    assert (second["errors"], second["errors_ms"]) == (first["errors"], first["errors_ms"])
+    assert report("once more")["errors"] == ["once more"]
+
+
 @pytest.mark.parametrize(
     "report",
     [

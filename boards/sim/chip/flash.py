@@ -14,6 +14,7 @@ PAGE_BYTES = 256
 class Flash:
     def __init__(self, image):
         self._image = image  # a binary file, unbuffered, open for reading and writing
+        self._page = bytearray(PAGE_BYTES)
         self.during = []  # called with the length in us of each operation: caches are off, interrupts wait
 
     def read(self, offset, buffer):
@@ -28,36 +29,39 @@ class Flash:
     def erase(self, offset, cost_us):
         assert offset % SECTOR_BYTES == 0
         if clock.random_below(2):
-            self._write(offset, self._random_bytes(SECTOR_BYTES))
+            self._fill(offset, random=True)
         self._charge(cost_us)
-        self._write(offset, b"\xff" * SECTOR_BYTES)
+        self._fill(offset, random=False)
+
+    def _fill(self, offset, random):
+        """A sector with ones, or with random bits; page by page, for the board's heap may be small."""
+        page = self._page
+        for index in range(PAGE_BYTES):
+            page[index] = clock.random_below(256) if random else 0xFF
+        for start in range(0, SECTOR_BYTES, PAGE_BYTES):
+            self._write(offset + start, page)
 
     def _write(self, offset, data):
         self._image.seek(offset)
         self._image.write(data)
 
-    @staticmethod
-    def _random_bytes(count):
-        data = bytearray(count)
-        for index in range(count):
-            data[index] = clock.random_below(256)
-        return data
-
     def program(self, offset, data, ns_per_byte, us_per_page):
         data = memoryview(data)
         done = 0
-        old = bytearray(PAGE_BYTES)
         while done < len(data):
-            page = data[done : done + PAGE_BYTES - (offset + done) % PAGE_BYTES]
-            present = memoryview(old)[: len(page)]
-            self.read(offset + done, present)
-            before = int.from_bytes(present, "little")
-            after = before & int.from_bytes(page, "little")
-            half = after | before & int.from_bytes(self._random_bytes(len(page)), "little")
-            self._write(offset + done, half.to_bytes(len(page), "little"))
-            self._charge(us_per_page + len(page) * ns_per_byte // 1000)
-            self._write(offset + done, after.to_bytes(len(page), "little"))
-            done += len(page)
+            count = min(len(data) - done, PAGE_BYTES - (offset + done) % PAGE_BYTES)
+            page = memoryview(self._page)[:count]
+            self.read(offset + done, page)
+            # While it is being programmed, some of the bits that become zero still are ones.
+            for index in range(count):
+                page[index] &= data[done + index] | clock.random_below(256)
+            self._write(offset + done, page)
+            self._charge(us_per_page + count * ns_per_byte // 1000)
+            self.read(offset + done, page)
+            for index in range(count):
+                page[index] &= data[done + index]
+            self._write(offset + done, page)
+            done += count
 
 
 class Partition:

@@ -1,5 +1,5 @@
 // A clock's card: the dial as it stands now, from the plan that the clock reported (docs/protocol.md, check-in).
-import { ago, make } from "./elements.js";
+import { ago, errorsOf, make } from "./elements.js";
 
 const POSITIONS = 43200; // 12 h of 60 min of 60 steps
 const MINUTE_MS = 60000;
@@ -8,8 +8,10 @@ const CATCH_UP_MS = 125; // 8 steps a second
 
 const modulo = (value) => ((value % POSITIONS) + POSITIONS) % POSITIONS;
 
-/** Where the hands should stand at a time, in steps past 12:00:00; by the plan in its minute, else a step a second. */
-export function target(report, nowMs) {
+/** Where the hands should stand at a time, in steps past 12:00:00; by the plan in its minute, else a step a second.
+ *  A clock that is not synced knows no time: its hands run on from where it said they were. */
+export function target(report, reportedMs, nowMs) {
+  if (report.uncertainty_ms === null) return modulo(report.position + Math.floor((nowMs - reportedMs) / 1000));
   const minute = Math.floor(nowMs / MINUTE_MS);
   const intoMs = nowMs - minute * MINUTE_MS;
   const begin = minute * 60 + report.utc_offset_s;
@@ -76,9 +78,7 @@ export class ClockCard {
     if (report?.late_ticks) parts.push(`${report.late_ticks} late ${report.late_ticks === 1 ? "tick" : "ticks"}`);
     this.line.textContent = parts.join(" · ");
     this.contactMs = device.contact_at ? Date.parse(device.contact_at) : null;
-    this.errors.replaceChildren(
-      ...(report?.errors ?? []).map((error) => make("p", { class: "trouble" }, error)),
-    );
+    this.errors.replaceChildren(...errorsOf(device, nowMs));
     if (complete(report) && device.reported_ms !== this.reportedMs) this.take(report, device.reported_ms, nowMs);
     this.dial.classList.toggle("unknown", this.report === null);
     this.tick(nowMs);
@@ -88,8 +88,8 @@ export class ClockCard {
   take(report, reportedMs, nowMs) {
     this.report = report;
     this.reportedMs = reportedMs;
-    const off = modulo(report.position - target(report, reportedMs) + POSITIONS / 2) - POSITIONS / 2;
-    const place = Math.abs(off) <= 2 ? target(report, nowMs) : report.position;
+    const off = modulo(report.position - target(report, reportedMs, reportedMs) + POSITIONS / 2) - POSITIONS / 2;
+    const place = Math.abs(off) <= 2 ? target(report, reportedMs, nowMs) : report.position;
     if (this.shown === null) this.shown = place;
     else if (Math.abs(modulo(place - this.shown + POSITIONS / 2) - POSITIONS / 2) > 2)
       this.shown += modulo(place - this.shown);
@@ -102,13 +102,14 @@ export class ClockCard {
     }
     const ageMs = nowMs - this.reportedMs;
     const stale = ageMs > STALE_MS;
-    const behind = modulo(target(this.report, nowMs) - this.shown);
+    const behind = modulo(target(this.report, this.reportedMs, nowMs) - this.shown);
     if (!stale && behind > 0 && behind <= POSITIONS / 2 && nowMs - this.steppedMs >= CATCH_UP_MS) {
       this.shown += 1;
       this.steppedMs = nowMs;
     }
     const planned = Math.floor(nowMs / MINUTE_MS) === this.report.minute;
     if (stale) this.say(`No word for ${Math.floor(ageMs / MINUTE_MS)} min. The hands stand as last known.`, true);
+    else if (this.report.uncertainty_ms === null) this.say("Not synced yet: shown at a step a second.", false);
     else if (behind > POSITIONS / 2) this.say("Ahead of the time: it waits.", false);
     else if (behind > 2) this.say("Catching up.", false);
     else this.say(planned ? "Ticks as shown." : "Shown steady until it tells its next minute.", false);

@@ -16,3 +16,13 @@ export function ago(ms) {
   if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ago`;
   return `${Math.floor(minutes / 1440)} days ago`;
 }
+
+const FRESH_MS = 86400000;
+
+/** A device's last errors with their age; they stand out for a day. */
+export function errorsOf(device, nowMs) {
+  const ageMs = nowMs - device.errors_ms;
+  return device.errors.map((error) =>
+    make("p", { class: ageMs < FRESH_MS ? "trouble" : null }, `${error} (${ago(ageMs)})`),
+  );
+}

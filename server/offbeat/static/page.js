@@ -1,6 +1,6 @@
 // The page: asks for the overview, redraws what changed.
 import { ClockCard } from "./clock.js";
-import { ago, make } from "./elements.js";
+import { ago, errorsOf, make } from "./elements.js";
 import { Player } from "./player.js";
 
 const POLL_MS = 1500;
@@ -151,7 +151,7 @@ class PendantCard {
     this.element.replaceChildren(
       make("h3", {}, device.name),
       make("p", {}, ["pendant", contact, waiting].filter(Boolean).join(" · ")),
-      ...(report.errors ?? []).map((error) => make("p", { class: "trouble" }, error)),
+      ...errorsOf(device, nowMs),
     );
   }
 }

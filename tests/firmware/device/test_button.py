@@ -1,5 +1,8 @@
 """Debouncing, from tables of edges: (ms, down)."""
 
+import asyncio
+
+from device import button, log
 from device.button import QUEUE, Debounce
 
 PERIOD = 1 << 30
@@ -70,6 +73,31 @@ def test_overflow_is_counted_and_stays_alternating():
         kept.append(change)
         change = debounce.pop()
     assert len(kept) == QUEUE
-    assert debounce.overflows == 2 * presses - QUEUE
+    assert debounce.dropped == 2 * presses - QUEUE
     assert [down for down, _ in kept] == [True, False] * (QUEUE // 2)
     assert kept[-1] == (False, (presses - 1) * 1000 + 100)  # the newest are kept
+
+
+class Awake(button.Button):
+    """A button without a pin, whose debouncer is handed in."""
+
+    def __init__(self, debounce):
+        self._debounce = debounce
+        self._ticks_ms = lambda: 0
+        self._pin = self
+
+    def value(self):
+        return 1
+
+
+def test_overflow_is_logged_once():
+    debounce = Debounce()
+    for i in range(QUEUE):
+        debounce.edge(i * 1000, True)
+        debounce.edge(i * 1000 + 100, False)
+    debounce.quiet_in_ms(QUEUE * 1000, False)
+    log.reported(log.errors())
+    for _ in range(3):
+        asyncio.run(Awake(debounce).change())
+        (line,) = log.errors()
+        assert line.startswith("the button: %d changes" % QUEUE), line

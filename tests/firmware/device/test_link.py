@@ -1,5 +1,7 @@
 """What a link takes for an answer, and the bytes that it sends."""
 
+import asyncio
+
 from device.link import Link, LinkError, body_length, parse_head
 
 
@@ -50,3 +52,40 @@ def test_body_lengths():
                     {"transfer-encoding": "chunked"},
                     {"transfer-encoding": "chunked", "content-length": "5"}):  # fmt: skip
         assert "refused" in refused(body_length, "POST", 200, headers)
+
+
+class Stream:
+    """Stands for a connection: `answer` is what comes back, b"" from one that was closed."""
+
+    def __init__(self, answer):
+        self.sent, self.answer, self.s = b"", answer, self
+
+    def write(self, data):
+        self.sent += bytes(data)
+
+    async def drain(self):
+        pass
+
+    async def readinto(self, view):
+        view[: len(self.answer)] = self.answer
+        return len(self.answer)
+
+    def close(self):
+        pass
+
+
+def test_headers_are_made_when_the_connection_is_there():
+    """A kept connection turns out to be closed: the second head is not the first one once more."""
+    now = [100]
+    closed, fresh = Stream(b""), Stream(b"HTTP/1.1 204 x\r\n\r\n")
+
+    class Slow(Link):
+        async def _connect(self):
+            now[0] += 9000
+            self._stream = fresh
+
+    link = Slow("192.168.1.5", 8443, b"", "secret")
+    link._stream = closed
+    status, _, _ = asyncio.run(link.request("PATCH", "/a", lambda: (("Now", now[0]),), b"x"))
+    assert status == 204
+    assert b"\r\nNow: 100\r\n" in closed.sent and b"\r\nNow: 9100\r\n" in fresh.sent

@@ -24,3 +24,18 @@ def test_repeats_are_kept_once():
 def test_the_list_is_a_copy():
     log.errors().append("x")
     assert "x" not in log.errors()
+
+
+def test_what_was_reported_is_forgotten():
+    log.reported(log.errors())
+    log.error("a")
+    log.error("b")
+    carried = log.errors()
+    log.error("a")
+    log.error("c")
+    log.reported(carried)
+    assert log.errors() == ["a", "c"]  # those that came since are still to be reported
+    for i in range(9):
+        log.error("number %d" % i)
+    log.reported(carried)  # none of them is there any more
+    assert len(log.errors()) == 5

@@ -173,39 +173,53 @@ def test_flushes_at_intervals():
         assert file.most == spool_module.FLUSH_BYTES and file.unflushed < spool_module.FLUSH_BYTES
 
 
-def test_a_full_flash_keeps_what_fitted():
-    class Full:
-        def __init__(self, file, room):
-            self.file, self.room = file, room
+def test_what_was_not_stored_whole_is_no_note():
+    """A flash that is full at a write or at the last flush, and one that loses bytes without a word."""
+
+    class Faulty:
+        def __init__(self, file, room, fails):
+            self.file, self.room, self.fails = file, room, fails
 
         def write(self, data):
-            if self.room < len(data):
+            if self.room >= len(data):
+                self.room -= len(data)
+                self.file.write(data)
+            elif self.fails == "write":
                 raise OSError(28)
-            self.room -= len(data)
-            self.file.write(data)
 
         def flush(self):
             self.file.flush()
 
         def close(self):
             self.file.close()
-            raise OSError(28)
+            if self.fails:
+                raise OSError(28)
 
-    for room, kept in ((5 * 256, True), (50, False)):
+    for room, fails in (
+        (5 * 256, "write"),
+        (50, "write"),
+        (99999, "close"),
+        (5 * 256, "close"),
+        (5 * 256, ""),
+        (0, ""),
+    ):
         with Folder() as path:
             spool = Spool(path, "p7", counting())
             writer = spool.writer(spool.new_id())
-            writer._file = Full(writer._file, room)
+            writer._file = Faulty(writer._file, room, fails)
+            failed = False
             try:
                 writer.write(wav.header(writer.note_id, "0badc0de", 1, 0, 9))
                 for _ in range(9):
                     writer.write(BLOCK)
+                writer.finish()
             except OSError:
-                pass
-            else:
-                raise AssertionError("the fake flash was not full")
-            assert (writer.finish() is not None) == kept
-            assert spool.waiting == (1 if kept else 0)
+                failed = True
+                writer.abandon()
+            assert failed and spool.waiting == 0 and spool.first() is None, (room, fails)
+            note_id = store(spool, 9)  # once more
+            assert os.listdir(path) == [note_id[-16:] + ".wav"] and spool.waiting == 1
+            assert read(spool.path(note_id)) == wav.header(note_id, "0badc0de", 1, 0, 9) + BLOCK * 9
 
 
 def test_other_files_are_left_alone():

@@ -218,3 +218,43 @@ def test_check_in_answers_of_the_wrong_shape_are_refused():
         bench = Bench([exchange])
         assert isinstance(bench.run(bench.upload.check_in({})), LinkError)
         bench.close()
+
+
+def test_the_counter_is_that_of_the_sending():
+    """`recorded_at` rests on it, and connecting may take 15 s."""
+    good = vectors()[0]["exchanges"][4]["response"]["json"]
+    bench = in_pieces_of(4096, [answer(404), answer(200, None, good)])
+    now = [1000]
+    bench.upload._now = lambda: ("89abcdef", now[0])
+    scripted, seen = bench.link.request, []
+
+    async def request(method, path, headers=(), body=None):
+        now[0] += 15000  # connecting
+        for name, value in headers() if callable(headers) else headers:
+            if name == "Offbeat-Counter":
+                seen.append(value)
+        return await scripted(method, path, headers, body)
+
+    bench.link.request = request
+    assert bench.send() is True and seen == ["89abcdef 31000"]
+    bench.close()
+
+
+def test_what_counts_as_an_advance():
+    good = vectors()[0]["exchanges"][4]["response"]["json"]
+    at = [answer(204, {"upload-offset": str(offset), "upload-complete": "?0"}) for offset in (0, 300, 600)]
+    broken = answer(503)
+    for exchanges, advances in (
+        ([answer(404), broken, answer(404), broken], [0, 0]),
+        ([at[1], broken, at[1], broken, at[2], broken], [0, 0, 1]),  # the first answer says nothing of this run
+        ([answer(404), at[1], broken, at[0], at[1], broken, at[2], broken], [1, 1, 2]),  # dropped and sent once more
+        ([at[2], answer(422), at[1], at[2], broken], [0]),
+        ([answer(404), answer(200, None, good)], [1]),
+    ):
+        bench = in_pieces_of(300, exchanges)
+        counted = []
+        while not bench.link.done():
+            bench.send()
+            counted.append(bench.upload.advances)
+        assert counted == advances, (counted, advances)
+        bench.close()

@@ -1,0 +1,60 @@
+"""Which network is tried when. On CPython alone, which lacks `time.ticks_ms`: it is put in, as a clock that is set."""
+
+import asyncio
+import sys
+import time
+
+import pytest
+
+
+class Wlan:
+    """Stands for network.WLAN: `air` are the networks that can be joined, `tried` those that were."""
+
+    def __init__(self) -> None:
+        self.air: set[str] = set()
+        self.tried: list[str] = []
+        self.wanted = ""
+
+    def active(self, on: bool) -> None:
+        assert on
+
+    def isconnected(self) -> bool:
+        return self.wanted in self.air
+
+    def connect(self, ssid: str, password: str) -> None:
+        assert password == ssid * 2
+        self.tried.append(ssid)
+        self.wanted = ssid
+
+    def disconnect(self) -> None:
+        self.wanted = ""
+
+
+def test_the_network_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+
+    async def sleep_ms(ms: int) -> None:
+        now[0] += ms
+
+    monkeypatch.setattr(time, "ticks_ms", lambda: now[0], raising=False)
+    monkeypatch.setattr(time, "ticks_add", lambda ticks, ms: ticks + ms, raising=False)
+    monkeypatch.setattr(time, "ticks_diff", lambda later, earlier: later - earlier, raising=False)
+    monkeypatch.setattr(asyncio, "sleep_ms", sleep_ms, raising=False)
+    monkeypatch.delitem(sys.modules, "device.wifi", raising=False)
+    from device.wifi import Wifi
+
+    wlan = Wlan()
+    wifi = Wifi([{"ssid": ssid, "password": ssid * 2} for ssid in ("home", "cafe", "phone")], wlan)
+
+    def tried(*air: str) -> tuple[bool, list[str], float]:
+        wlan.air, wlan.tried, began_ms = set(air), [], now[0]
+        return asyncio.run(wifi.connect(20)), wlan.tried, (now[0] - began_ms) / 1000
+
+    joined, order, took_s = tried("cafe")
+    assert joined and order == ["home", "cafe"] and took_s < 10
+    assert tried("cafe") == (True, [], 0)  # joined already
+    joined, order, took_s = tried()
+    assert not joined and order == ["cafe", "home", "phone"] and 19 < took_s < 21
+    assert wlan.wanted == "", "the radio goes on trying"
+    joined, order, took_s = tried("cafe", "home")
+    assert joined and order == ["cafe"] and took_s < 1
