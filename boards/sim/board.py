@@ -54,6 +54,7 @@ PARTITIONS: tuple[tuple[int, int, int, int, str], ...] = (
     (1, 0x81, 0x210000, 0x5F0000, "vfs"),
 )
 FLASH_BYTES = 8 * KIB * KIB
+ANSWERS = ("time", "silence", "garbage", "unsynchronised", "stale")
 
 
 class Edge(NamedTuple):
@@ -77,6 +78,8 @@ class Board:
     modules share (about 100 kB of it on 64 bits).
     start_utc: the true time when the simulation begins; in real mode always the host's.
     costs: changes to the chip's table of costs (sim/chip/costs.py). seed: of the simulator's own random numbers.
+    crystal_ppm: how much faster than true time all of the chip's time runs. ntp_delay_ms: what the time server ntp.sim
+    needs each way, (least, most); see `time_server`.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class Board:
         start_utc: datetime | None = None,
         costs: Mapping[str, int] | None = None,
         seed: int = 1,
+        crystal_ppm: int = 0,
+        ntp_delay_ms: tuple[float, float] = (5, 15),
         air: Mapping[str, str] | None = None,
         firmware: Path | str = FIRMWARE,
         partitions: Sequence[tuple[int, int, int, int, str]] = PARTITIONS,
@@ -113,6 +118,9 @@ class Board:
         self._partitions = [list(row) for row in partitions]
         self._costs = COSTS | dict(costs or {})
         self._seed = seed
+        self._crystal_ppm = crystal_ppm
+        self._names_found = True
+        self._time_servers: dict[str, dict[str, Any]] = {}
         self._host_epoch_ns = time.time_ns()
         begins = datetime.now(UTC) if start_utc is None or mode == "real" else start_utc
         self._start_utc_us = round(begins.timestamp() * 1e6) if mode == "jump" else self._host_epoch_ns // 1000
@@ -140,6 +148,8 @@ class Board:
             self._to_install = {}
         else:
             flash.write_bytes(b"\xff" * FLASH_BYTES)
+
+        self.time_server(delay_ms=ntp_delay_ms)
 
     # Power
 
@@ -234,6 +244,43 @@ class Board:
         self._in_range = present
         self._command({"wifi": present})
 
+    def names(self, found: bool) -> None:
+        """Whether name servers answer; if not, a look-up takes the chip's `dns_failure_us` and fails."""
+        self._names_found = found
+        self._command({"names": found})
+
+    def time_server(
+        self,
+        name: str = "ntp.sim",
+        *,
+        delay_ms: tuple[float, float] | None = None,
+        back_ms: tuple[float, float] | None = None,
+        wrong_ms: float | None = None,
+        answers: str | None = None,
+    ) -> None:
+        """How a time server inside the simulator behaves from now on; what is not given stays. Names end in `.sim`.
+
+        delay_ms: (least, most) of what each way takes, drawn uniformly and independently; back_ms: the same for the way
+        back alone. wrong_ms: how far its clock is ahead of the true time. answers: "time"; "silence"; "garbage", up to
+        59 random bytes; "unsynchronised", leap 3 and stratum 16; "stale", to another request; or four capital letters,
+        the kiss of death.
+        """
+        if not name.endswith(".sim"):
+            raise ValueError(f"names inside the simulator end in .sim, not {name!r}")
+        if answers and answers not in ANSWERS and not (len(answers) == 4 and answers.isupper()):
+            raise ValueError(f"a time server answers {', '.join(ANSWERS)} or four capital letters, not {answers!r}")
+        server = self._time_servers.setdefault(
+            name, {"ntp": name, "there_us": (5000, 15_000), "back_us": (5000, 15_000), "wrong_us": 0, "answers": "time"}
+        )
+        for key, range_ms in (("there_us", delay_ms), ("back_us", back_ms or delay_ms)):
+            if range_ms is not None:
+                server[key] = [round(limit * 1000) for limit in range_ms]
+        if wrong_ms is not None:
+            server["wrong_us"] = round(wrong_ms * 1000)
+        if answers is not None:
+            server["answers"] = answers
+        self._command(server)
+
     def voltage(self, pin: int, millivolts: int) -> None:
         """Put a voltage on an ADC pin."""
         self._adc[pin] = millivolts
@@ -274,6 +321,9 @@ class Board:
             "start_utc_us": self._start_utc_us,
             "costs": self._costs,
             "seed": self._seed,
+            "crystal_ppm": self._crystal_ppm,
+            "names_found": self._names_found,
+            "time_servers": list(self._time_servers.values()),
             "cause": cause,
             "rtc_offset_us": self._rtc_offset_us,
             "rtc_memory": self._rtc_memory,

@@ -6,87 +6,160 @@ the check-in are tasks beside it. If one of them fails, that is logged and the t
 
 import asyncio
 import json
-import os
 import time
 
 import esp32
 import machine
 import network
-from clock import dial, modes, movement, schedule, store, timekeeper, timezone
 from device import config as device_config
-from device import log, sntp, walltime
+from device import log, walltime
 from device.button import Button
 from device.light import Light
 from device.ticks import diff
 from device.wifi import Wifi
 
+from clock import dial, journal, modes, movement, schedule, store, sync, timekeeper, timezone
+
 WATCHDOG_MS = 60_000  # more than any blocking call of the chip takes: names that cannot be found take 5 s each
 SHORT_PRESS_MS = 1000
 LATE_US = 10_000  # a tick later than this is counted (docs/protocol.md)
 NAP_MS = 500  # the longest sleep while nothing is armed, so that a change of mode is soon seen
+HELD_NAP_MS = 100  # the same while the hands are held, so that a step follows its press
 HANDSHAKE_MS = 900  # what a TLS handshake may hold the interpreter, and a little more
-EXCHANGE_TIMEOUT_MS = 3000
 CHECK_IN_MS = 60_000
+FIRST_TIME_MS = 30_000  # how long the first check-in waits for the time; a report without it shows hands of no meaning
 WIFI_TIMEOUT_S = 20
 WIFI_PAUSE_MS = 10_000
 RESTART_MS = 5000
 
 
+FOLLOWING = "following"  # the hands follow the time, or what is taken for it until it is known
+RUNNING = "running"  # they run to a position, to be held there
+HELD = "held"  # they stand there, or take the single steps that are asked for
+
+
 class Clock:
-    """The hands and the time, and the loop that brings them together."""
+    """The hands and the time, and the loop that brings them together.
 
-    def __init__(self, mover, keeper, plans, zone, kept, mode: str, position: int, polarity: int) -> None:
-        """mover: Movement; keeper: Timekeeper; plans: Schedule; zone: Zone; kept: NvsStore.
+    A clock that does not know where its hands stand (`placed` is False) counts steps from 12:00:00 as if they had stood
+    there, and is held until `set_hands`.
+    """
 
-        position, polarity: where the hands stand and of what polarity the pulse was that brought them there.
+    def __init__(self, mover, keeper, plans, zone, kept, choices, able: list, mode: str, place) -> None:
+        """mover: Movement; keeper: Timekeeper; plans: Schedule; zone: Zone; kept: Journal or NvsStore, for the place;
+        choices: NvsStore, for mode and hold; able: what `modes.able` gives; mode: the name of one of them.
+
+        place: (position, polarity): where the hands stand and of what polarity the pulse was that brought them there;
+        or None if that is not known, with the last pulse of polarity 0.
         """
         self.mover = mover
         self.keeper = keeper
         self.plans = plans
         self.zone = zone
         self.kept = kept
-        self.position = position
-        self.polarity = polarity
+        self.choices = choices
+        self.talking = asyncio.Lock()  # one conversation at a time: a handshake would spoil an exchange's round trip
+        self.news = asyncio.Event()  # worth a check-in before its time
+        self.placed = place is not None
+        self.position = place[0] if place else 0
+        self.polarity = place[1] if place else 0
+        self.able = able
         self.mode = mode
         self.late_ticks = 0
         self.waiting = False  # for a minute or more, hands that are ahead, such as after an hour put back
-        self._module = modes.load(mode)
+        self._goal = choices.goal() if place else 0
+        self.state = FOLLOWING if self._goal is None else RUNNING if place else HELD
+        self._plan = self._find(mode)
         self._offset_s = 0
-        self._settled = False  # on target since the last change of time, zone or mode
+        self._settled = False  # on target since the last change of time, zone, mode or hold
         self._armed = asyncio.Event()
         self._free_ms = 0  # when last armed: how long until Python is needed again
 
     # What the rest of the program asks and tells
 
     def choose(self, mode: str) -> None:
-        """Follow another mode, from this minute on, and after a restart too."""
-        self._module = modes.load(mode)
+        """Follow another mode, from this minute on, and after a restart too. ValueError if this clock has none such."""
+        self._plan = self._find(mode)
         self.mode = mode
         self._settled = False
+        self.news.set()
         try:
-            self.kept.choose(mode)
-            self.kept.write(self.position, self.polarity)
+            self.choices.choose(mode)
         except OSError as error:
             log.error("the mode could not be kept", error)
+
+    def _find(self, mode: str):
+        for name, plan in self.able:
+            if name == mode:
+                return plan
+        raise ValueError('mode: no "%s" here; there are: %s' % (mode, ", ".join([name for name, _ in self.able])))
+
+    def hold(self) -> None:
+        """Run on until the seconds hand is at 12, and hold the hands there; after a restart too."""
+        self._aim(RUNNING, (self.position + 59) // 60 * 60 % dial.STEPS)
+
+    def run_to(self, position: int) -> None:
+        """Run to a position, and hold the hands there; after a restart too. ValueError if they are not set."""
+        self._need_place()
+        self._aim(RUNNING, position % dial.STEPS)
+
+    def step(self) -> None:
+        """One step, and hold the hands there."""
+        self._aim(HELD, ((self.position if self._goal is None else self._goal) + 1) % dial.STEPS)
+
+    def follow(self) -> None:
+        """End the hold: run to the right time. ValueError if the hands are not set."""
+        self._need_place()
+        self._assume()
+        self._aim(FOLLOWING, None)
+
+    def set_hands(self, position: int) -> None:
+        """They show this now. Ends the hold: run to the right time. OSError if that could not be kept."""
+        position = (position + self.mover.pending(time.ticks_us())) % dial.STEPS
+        self.kept.write(position, self.polarity)
+        self.position = position
+        self.placed = True
+        log.info("hands set to " + dial.text(position))
+        self.follow()
+
+    def _need_place(self) -> None:
+        if not self.placed:
+            raise ValueError("where the hands stand is not known: set them first")
+
+    def _assume(self) -> None:
+        """While the time is not known, it is taken to be what the hands show."""
+        if not self.keeper.known:
+            minute, ms = self.plans.moment(self.position, self._plan)
+            self.keeper = timekeeper.Timekeeper(minute, ms * 1000, time.ticks_us())
+
+    def _aim(self, state: str, goal) -> None:
+        self.state = state
+        self._goal = goal
+        self._settled = False
+        try:
+            self.choices.hold(goal)
+        except OSError as error:
+            log.error("the hold could not be kept", error)
 
     def hear(self, minute: int, us: int, error_us: int, ticks_us) -> bool:
         """A time server said so; see Timekeeper.hear."""
         first = not self.keeper.known
-        better = self.keeper.hear(minute, us, error_us, ticks_us)
-        self._settled = self._settled and not better
+        stepped = self.keeper.hear(minute, us, error_us, ticks_us)
+        self._settled = self._settled and not stepped
         if first:
+            self.news.set()
             log.info("synced, within %d ms" % (error_us // 1000))
-        return better
+        return stepped
 
     def report(self) -> dict:
         """The clock's part of a check-in (docs/protocol.md)."""
         minute, uncertainty_us = self.keeper.minute, self.keeper.uncertainty_us()
         return {
             "mode": self.mode,
-            "position": self.position,
+            "position": self.position if self.placed else None,
             "minute": minute,
             "utc_offset_s": self._offset_s,
-            "plan": list(self.plans.plan(self._module, minute)),
+            "plan": list(self.plans.plan(self._plan, minute)),
             "uncertainty_ms": None if uncertainty_us is None else (uncertainty_us + 999) // 1000,
             "late_ticks": self.late_ticks,
         }
@@ -105,6 +178,7 @@ class Clock:
 
     async def tick(self, watchdog) -> None:
         """Tick for ever. The watchdog is fed with each decision, whatever it is: holding and waiting are health."""
+        await asyncio.sleep_ms(self.mover.over_ms(time.ticks_us()))  # the pulse of the start
         while True:
             sleep_ms = self._step()
             watchdog.feed()
@@ -120,35 +194,62 @@ class Clock:
         if offset_s != self._offset_s:
             self._offset_s = offset_s
             self._settled = False
-        action, wait_ms = self.plans.decide(self.position, self._module, minute, ms, offset_s, self.mover.rest_ms(now))
-        if action in (schedule.WAIT, schedule.HOLD):
-            self.waiting = self.waiting or wait_ms > modes.MINUTE_MS - 2 * NAP_MS
-            self._leave_free(wait_ms)
-            return min(wait_ms, NAP_MS)
-        self.waiting = False
-        if wait_ms > movement.AHEAD_MS:
-            self._leave_free(wait_ms)
-            return min(wait_ms - movement.AHEAD_MS + 1, NAP_MS)
-        if action == schedule.TICK:
+        rest_ms = self.mover.rest_ms(now)
+        if self._goal is None:
+            action, wait_ms = self.plans.decide(self.position, self._plan, minute, ms, offset_s, rest_ms)
+        elif self._goal != self.position:
+            action, wait_ms = schedule.CATCH_UP, rest_ms
+        else:
+            return self._stand()
+        if action == schedule.CATCH_UP:
+            self.waiting = False
+            self.late_ticks += self._settled
+            self._pulse(now)  # overdue: as soon as the movement may, which `arm` knows to the microsecond
+            return self.mover.over_ms(time.ticks_us())
+        if action == schedule.TICK and wait_ms <= movement.AHEAD_MS:
+            self.waiting = False
             self._settled = True
             late_us = self._pulse(time.ticks_add(now, wait_ms * 1000 - us % 1000))
             self.late_ticks += late_us > LATE_US
-            following_ms = self.plans.following_ms(ms + wait_ms)
-            self._leave_free(following_ms - ms)
+            following_ms = self.plans.following_ms(ms + wait_ms) - ms
+            if following_ms - wait_ms - self.mover.pulse_us // 1000 > journal.ERASE_MS:
+                self._tidy()
+            self._leave_free(following_ms)
+            return self.mover.over_ms(time.ticks_us())
+        if action == schedule.TICK:
+            self.waiting = False
+            wait_ms -= movement.AHEAD_MS - 1
         else:
-            self.late_ticks += self._settled
-            self._pulse(now)  # overdue: as soon as the movement may, which `arm` knows to the microsecond
-        return wait_ms + self.mover.pulse_us // 1000 + 3  # the pulse is over then, however both were rounded
+            self.waiting = self.waiting or wait_ms > modes.MINUTE_MS - 2 * NAP_MS
+        self._leave_free(wait_ms)
+        return min(wait_ms, NAP_MS)
+
+    def _stand(self) -> int:
+        """Be held. Returns as `_step` does."""
+        if self.state == RUNNING:
+            self.state = HELD
+            log.info("on hold; a short press is one step, a long one says that the hands show 12:00:00")
+        self.waiting = False
+        self._tidy()
+        self._leave_free(modes.MINUTE_MS)
+        return HELD_NAP_MS
 
     def _pulse(self, at) -> int:
         position, polarity = (self.position + 1) % dial.STEPS, 1 - self.polarity
         try:
-            self.kept.commit(position, polarity)
+            if self.placed:
+                self.kept.commit(position, polarity, position == self._goal)
         except OSError as error:
             log.error("the hands' place could not be kept", error)
         late_us = self.mover.arm(polarity, at)
         self.position, self.polarity = position, polarity
         return late_us
+
+    def _tidy(self) -> None:
+        try:
+            self.kept.tidy()
+        except OSError as error:
+            log.error("the journal could not be made ready", error)
 
     def _leave_free(self, free_ms: int) -> None:
         self._free_ms = free_ms
@@ -170,30 +271,58 @@ async def _again(what: str, task) -> None:
 
 
 async def _press(clock, button, light) -> None:
-    """A short press: the next mode, and as many flashes as its place in the order."""
-    order = modes.names()
+    """What the button means in each state of the clock, short and long."""
     pressed_ms = 0
     while True:
         down, at_ms = await button.change()
         if down:
             pressed_ms = at_ms
         elif diff(at_ms, pressed_ms) < SHORT_PRESS_MS:
-            place = (order.index(clock.mode) + 1) % len(order)
-            clock.choose(order[place])
-            light.flash(place + 1)
-            log.info("mode " + clock.mode)
+            if clock.state == FOLLOWING:
+                _next_mode(clock, light)
+            elif clock.state == HELD:
+                clock.step()
+                light.flash(1)
+        elif clock.state == FOLLOWING:
+            clock.hold()
+            light.pattern("held")
+        elif clock.state == RUNNING:
+            clock.follow()  # it was a mistake: the place is still known
+        else:
+            clock.set_hands(0)
+
+
+def _next_mode(clock, light) -> None:
+    """And as many flashes as its place in the order."""
+    order = [name for name, _ in clock.able]
+    place = (order.index(clock.mode) + 1) % len(order)
+    clock.choose(order[place])
+    light.flash(place + 1)
+    log.info("mode " + clock.mode)
+
+
+def _meaning(clock):
+    """The pattern of the light for what the clock is doing; None: dark, all is well."""
+    if not clock.placed:
+        return "unset"
+    if clock.state != FOLLOWING:
+        return "held"
+    return "waiting" if clock.waiting or not clock.keeper.known else None
 
 
 async def _show(clock, light) -> None:
-    """The light blinks while the time is not known, and while the hands wait for long."""
-    blinking = False
+    """The light says what hinders the clock, anew every ten seconds: flashes of a press may have ended the pattern."""
+    shown, since = None, 0
     while True:
-        was, blinking = blinking, clock.waiting or not clock.keeper.known
-        if blinking:
-            light.pattern("waiting")  # each time round: the flashes of a press may have ended it
-        elif was:
-            light.set(False)
-        await asyncio.sleep_ms(10_000 if blinking else 1000)
+        meaning = _meaning(clock)
+        since += 1
+        if meaning != shown or since >= 10:
+            if meaning:
+                light.pattern(meaning)
+            elif shown:
+                light.set(False)
+            shown, since = meaning, 0
+        await asyncio.sleep_ms(1000)
 
 
 async def _join(wifi) -> None:
@@ -208,54 +337,42 @@ async def _online(wifi) -> None:
         await asyncio.sleep_ms(NAP_MS)
 
 
-async def _sync(clock, wifi, servers: list) -> None:
-    """Ask the time servers, one at a time, with manners."""
-    import socket
-
-    manners = sntp.Manners(servers)
-    asked = address = None
-    while True:
-        await _online(wifi)
-        server = manners.server
-        try:
-            if server != asked:
-                await clock.quiet(HANDSHAKE_MS)
-                asked = None
-                host, _, port = server.partition(":")
-                address = socket.getaddrinfo(host, int(port or sntp.PORT), 0, socket.SOCK_DGRAM)[0][-1]
-                asked = server
-            (minute, us, _, error_us), ticks_us = await sntp.exchange(address, EXCHANGE_TIMEOUT_MS)
-        except sntp.KissOfDeath as kiss:
-            log.error("time from " + server, kiss)
-            manners.kissed(kiss.code)
-        except OSError as error:
-            log.error("time from " + server, error)
-            manners.failed()
-            asked = None  # the name may by now be another address
-        else:
-            manners.succeeded()
-            if clock.hear(minute, us, error_us, ticks_us):
-                # The chip's own clock, too: the dates of certificates are checked against it.
-                walltime.set_ms(machine.RTC(), minute * 60_000 + us // 1000)
-        await asyncio.sleep_ms(manners.wait_ms(os.urandom(1)[0]))
-
-
 _JSON = (("Content-Type", "application/json"),)
 
 
 async def _check_in(clock, wifi, link) -> None:
+    """Once a minute, and soon after a change of mode."""
+    await _online(wifi)
+    if not clock.keeper.known:
+        await _news(clock, FIRST_TIME_MS)
     while True:
         await _online(wifi)
         await clock.quiet(HANDSHAKE_MS)
+        if clock.talking.locked():
+            await asyncio.sleep_ms(NAP_MS)
+            continue
+        clock.news.clear()
         report = clock.report()
-        report.update({"app": "clock", "version": device_config.VERSION, "errors": log.errors()})
+        errors = log.errors()
+        report.update({"app": "clock", "version": device_config.VERSION, "errors": errors})
         try:
-            status, _, body = await link.request("POST", "/api/device/check-in", _JSON, json.dumps(report).encode())
-            if status != 200:
+            async with clock.talking:
+                status, _, body = await link.request("POST", "/api/device/check-in", _JSON, json.dumps(report).encode())
+            if status == 200:
+                log.reported(errors)
+            else:
                 log.error("check-in: the server answered %d %r" % (status, body[:80]))
         except OSError as error:
             log.error("check-in", error)
-        await asyncio.sleep_ms(CHECK_IN_MS)
+        await _news(clock, CHECK_IN_MS)
+
+
+async def _news(clock, timeout_ms: int) -> None:
+    """Until there is something new to report, or the time is over."""
+    try:
+        await asyncio.wait_for_ms(clock.news.wait(), timeout_ms)
+    except asyncio.TimeoutError:
+        pass  # then it is time
 
 
 def _make_link(settings: dict):
@@ -264,7 +381,8 @@ def _make_link(settings: dict):
     with open("/server.der", "rb") as file:
         certificate_der = file.read()
     walltime.advance(machine.RTC(), walltime.not_before(certificate_der))  # or it would count as not yet valid
-    return Link(settings["server"]["host"], settings["server"]["port"], certificate_der, settings["token"])
+    server = settings["server"]
+    return Link(server["host"], server["port"], certificate_der, settings["token"], sync.LookUp().find)
 
 
 def _make_movement(board: dict):
@@ -279,23 +397,45 @@ def _make_movement(board: dict):
     return movement.Movement(coils, board["movement"], time.ticks_us)
 
 
+def _make_place(choices):
+    """What keeps the place: the journal, or NVS where the partition table lacks one."""
+    found = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ticks")
+    if found:
+        return journal.Journal(found[0])
+    log.info("no partition named ticks: the place is kept once a minute only")
+    return choices
+
+
 def _make_clock(settings: dict, board: dict) -> Clock:
     mover = _make_movement(board)
-    kept = store.NvsStore(esp32.NVS(store.NAMESPACE))
-    mode = kept.mode()
-    if mode not in modes.names():
-        mode = settings["mode"]
+    choices = store.NvsStore(esp32.NVS(store.NAMESPACE))
+    kept = _make_place(choices)
     place = kept.place()
-    if place is None:
+    if place is not None or "hands" not in settings:
+        # Whether the last pulse before a cut moved the hand is not known; once more of the same polarity, and it has.
+        # If nothing at all is known, the polarity is, after this.
+        mover.arm(place[1] if place else 0, time.ticks_us())
+    if place is None and "hands" in settings:
         place = dial.parse(settings["hands"]), 0
         log.info("no place was kept: the hands are taken to show " + settings["hands"])
-    position, polarity = place
-    log.info("hands at %s, mode %s, not synced; the place is kept once a minute" % (dial.text(position), mode))
+    least_ms = (999 + mover.catch_up_hz) // mover.catch_up_hz  # from tick to tick
+    refused: list = []
+    able = modes.able(settings, least_ms, refused=refused)
+    for reason in refused:
+        log.info("without this mode: " + reason)
+    mode = choices.mode()
+    if mode not in [name for name, _ in able]:
+        mode = settings["mode"]
     plans = schedule.Schedule(settings["seed"], mover.catch_up_hz)
-    minute, ms = plans.moment(position, modes.load(mode))
+    minute, ms = plans.moment(place[0] if place else 0, modes.load(mode, settings, least_ms))
     keeper = timekeeper.Timekeeper(minute, ms * 1000, time.ticks_us())
-    zone = timezone.Zone(settings["timezone"])
-    return Clock(mover, keeper, plans, zone, kept, mode, position, polarity)
+    clock = Clock(mover, keeper, plans, timezone.Zone(settings["timezone"]), kept, choices, able, mode, place)
+    if place:
+        held = "" if clock.state == FOLLOWING else ", on hold"
+        log.info("hands at %s, mode %s, not synced%s" % (dial.text(place[0]), mode, held))
+    else:
+        log.info("where the hands stand is not known: bring them to 12:00:00, then press for a second")
+    return clock
 
 
 async def main(settings: dict, board: dict) -> None:
@@ -311,7 +451,7 @@ async def main(settings: dict, board: dict) -> None:
         "light's meaning": lambda: _show(clock, light),
         "button": lambda: _press(clock, button, light),
         "WiFi": lambda: _join(wifi),
-        "time": lambda: _sync(clock, wifi, settings["ntp"]),
+        "time": lambda: sync.run(clock, wifi, settings["ntp"]),
     }
     if "server" in settings:
         beside["check-in"] = lambda: _check_in(clock, wifi, _make_link(settings))

@@ -17,6 +17,13 @@ class Dice:
 
     def seed(self, seed: int, minute: int) -> None:
         """Begin the sequence of (seed, minute), both 0 .. 2^30 - 1. Different pairs are different states."""
+        self._seed = seed
+        self.turn(minute)
+
+    def turn(self, minute: int) -> None:
+        """Begin the sequence of another minute, with the same seed."""
+        self.minute = minute
+        seed = self._seed
         self._a = seed >> 16  # mixed slowest, so it gets what changes least
         self._b = minute >> 16
         self._c = minute & _WORD

@@ -5,21 +5,24 @@ what polarity the last pulse was; each of the 4,080 bytes after it is a tick onc
 
     position = the newest header's position + the number of its ticks,
 
-and the polarity has alternated as often. No byte is ever written twice. At one byte a tick a sector is erased 483 times
-in a year of 31,557,600 s, of the 10,000 that are the worst case for such flash.
+and the polarity has alternated as often. No byte is ever written again with another value. At one byte a tick a sector
+is erased 483 times in a year of 31,557,600 s, of the 10,000 that are the worst case for such flash.
 
 What a cut does, and what is made of it at the next start:
 
 - while a tick's byte is programmed: any of its bits may be cleared. If none is, the tick was not logged, nor was its
   pulse given. If any is, it counts, and its byte is completed.
-- after that, until the pulse is over: nobody knows whether the hand moved. The pulse is repeated *with the same
-  polarity*, which moves a hand that had not moved, and no other.
-- while a header or a mark is programmed: some of its bits are still ones. It carries the number of its zeros (J. M.
-  Berger, 1961): a bit that was not cleared makes that count wrong, and bits missing in the count make it larger, so no
-  unfinished one passes. It is as if it had not been begun.
-- while a sector is erased: random bits, or an intact old header. A header with random bits fails its CRC; an old one is
-  not the newest. A sector is fit for use only with a mark, written after the erase, that names the very sequence number
-  it is erased for: otherwise it is erased again.
+- after that, until the pulse is over: nobody knows whether the hand moved. Therefore at each start the app gives the
+  last pulse once more, *with the same polarity*: that moves a hand that had not moved, and no other.
+- while a header is programmed: some of its bits are still ones. It carries the number of its zeros (J. M. Berger,
+  1961): a bit that was not cleared makes that number too large, and bits missing in the number make it larger still, so
+  no unfinished header passes. It is as if it had not been begun.
+- while a sector is erased: random bits, or an intact old header. A header of random bits passes its checks once in some
+  2^33 such cuts; an old one is not the newest. A sector is fit for use only if it is blank but for a mark, written
+  after the erase, that names the very sequence number it is erased for: otherwise it is erased again.
+
+Bits that a cut left half cleared may read otherwise the next time; so a tick or a header that may be the work of a cut
+is programmed once more at the start, with the same value.
 
 Pure: `partition` has the chip's interface (`esp32.Partition`) and is handed in.
 """
@@ -30,7 +33,7 @@ SECTOR_BYTES = 4096
 FIRST = 16  # where the ticks of a sector begin
 SLOTS = SECTOR_BYTES - FIRST
 ERASE_MS = 60  # what `tidy` may take at most: an erase of 45 ms, and a mark
-_MARK = 10  # the header's length, and where the mark is
+_MARK = 10  # the header's length, and where the mark is: four bytes
 _ERASE = 6  # ioctl: erase a block
 _COUNT = 4  # ioctl: number of blocks
 
@@ -41,6 +44,8 @@ class Journal:
     def __init__(self, partition) -> None:
         self._partition = partition
         self._sectors = partition.ioctl(_COUNT, 0)
+        if self._sectors < 2:
+            raise ValueError("the partition ticks must have two sectors or more: one is erased while the other counts")
         self._byte = bytearray(1)
         self._tick = bytes(1)
         self._sector = -1
@@ -48,15 +53,17 @@ class Journal:
         self._used = SLOTS  # ticks of this sector; as if full while there is no sector
         self._position = self._polarity = 0
         self._next_is_clean = False
-        self.repeat = False  # at the start: the last pulse has to be given again, with its polarity
         self._find()
 
     def place(self):
         """(position, polarity of the last pulse), or None if the journal is blank."""
         return None if self._sector < 0 else (self._position, self._polarity)
 
-    def commit(self, position: int, polarity: int) -> None:
-        """The next pulse, about to be armed, will bring the hands here with this polarity. Called before each pulse."""
+    def commit(self, position: int, polarity: int, resting: bool = False) -> None:
+        """The next pulse, about to be armed, will bring the hands here with this polarity. Called before each pulse.
+
+        resting: whether the hands will stay there; it makes no difference here.
+        """
         if (self._position + 1) % dial.STEPS != position or self._polarity == polarity or self._sector < 0:
             self.write(position, polarity)
             return
@@ -94,18 +101,17 @@ class Journal:
         check = _crc16(header, 7)
         header[7], header[8] = check & 0xFF, check >> 8
         header[9] = _zeros(header, 9)
+        self._next_is_clean = False  # even if the next line fails
         self._partition.writeblocks(sector, header, 0)
         self._sector = sector
         self._sequence += 1
         self._used = 0
-        self._next_is_clean = False
 
     def _clean(self, sector: int) -> None:
         """Make a sector fit for the next sequence number."""
         self._partition.ioctl(_ERASE, sector)
-        mark = bytearray(5)
+        mark = bytearray(4)
         self._put(mark, self._sequence + 1)
-        mark[4] = _zeros(mark, 4)
         self._partition.writeblocks(sector, mark, _MARK)
         self._next_is_clean = True
 
@@ -117,24 +123,22 @@ class Journal:
     # At the start
 
     def _find(self) -> None:
-        head = bytearray(FIRST)
+        head = bytearray(_MARK)
         for sector in range(self._sectors):
             self._partition.readblocks(sector, head, 0)
             sequence = _number(head, 0)
-            if not _is_header(head) or sequence <= self._sequence:
-                continue
-            self._sector, self._sequence = sector, sequence
-            self._position, self._polarity = head[4] | head[5] << 8, head[6]
+            if sequence > self._sequence and (sequence - 1) % self._sectors == sector and _is_header(head):
+                self._sector, self._sequence = sector, sequence
         if self._sector < 0:
             return
+        self._partition.readblocks(self._sector, head, 0)
         self._used = self._count()
+        self._position = ((head[4] | head[5] << 8) + self._used) % dial.STEPS
+        self._polarity = head[6] ^ self._used & 1
         if self._used:
-            self.repeat = True
-            self._position = (self._position + self._used) % dial.STEPS
-            self._polarity ^= self._used & 1
-            self._partition.readblocks(self._sector, self._byte, FIRST + self._used - 1)
-            if self._byte[0]:  # a cut left some of its bits: bits that are half cleared may read otherwise next time
-                self._partition.writeblocks(self._sector, self._tick, FIRST + self._used - 1)
+            self._partition.writeblocks(self._sector, self._tick, FIRST + self._used - 1)
+        else:
+            self._partition.writeblocks(self._sector, head, 0)
         self._next_is_clean = self._is_clean((self._sector + 1) % self._sectors)
 
     def _count(self) -> int:
@@ -154,11 +158,9 @@ class Journal:
         for offset in range(0, SECTOR_BYTES, len(piece)):
             self._partition.readblocks(sector, piece, offset)
             if offset == 0:
-                if piece[_MARK + 4] != _zeros(piece[_MARK : _MARK + 4], 4):
-                    return False
                 if _number(piece, _MARK) != self._sequence + 1:
                     return False
-                piece[_MARK : _MARK + 5] = b"\xff" * 5
+                piece[_MARK : _MARK + 4] = b"\xff" * 4
             if piece != b"\xff" * len(piece):
                 return False
         return True

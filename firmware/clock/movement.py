@@ -57,6 +57,14 @@ class Movement:
             return 0
         return (left_us + 999) // 1000
 
+    def pending(self, now) -> bool:
+        """Whether a pulse is armed and has not begun."""
+        return self._resting and diff(now, self._last) < 0
+
+    def over_ms(self, now) -> int:
+        """Until the pulse armed last is over for certain, 3 ms for the arming itself included."""
+        return max(0, diff(self._last, now) + self.pulse_us + 999) // 1000 + 3 if self._resting else 0
+
     def arm(self, polarity: int, at) -> int:
         """Hand a pulse of polarity 0 or 1 to the hardware, to begin when the counter is at `at`, or as soon as it may.
 

@@ -60,9 +60,7 @@ class Schedule:
         if position is None:
             return HOLD, MINUTE_MS - ms
         times_ms = self.plan(mode, minute)
-        due = 0
-        while times_ms[due] <= ms:  # ends, because the sixtieth is at 60,000
-            due += 1
+        due = _due(times_ms, ms)
         ahead = dial.steps(dial.showing(minute, utc_offset_s) + due, position)
         behind = dial.STEPS - ahead
         if ahead and behind <= ahead * (self.catch_up_hz - 1):
@@ -73,10 +71,7 @@ class Schedule:
 
     def following_ms(self, ms: int) -> int:
         """When the first tick later than `ms` is due in the minute last planned; its end if there is none."""
-        for time_ms in self.times_ms:
-            if time_ms > ms:
-                return time_ms
-        return MINUTE_MS
+        return self.times_ms[_due(self.times_ms, ms)]
 
     def moment(self, position: int, mode):
         """(minute, ms) with an offset of 0 at which hands at `position` are right: how the time is assumed to go on
@@ -84,3 +79,15 @@ class Schedule:
         """
         minute, due = position // TICKS, position % TICKS
         return minute, self.plan(mode, minute)[due - 1] if due else 0
+
+
+def _due(times_ms, ms: int) -> int:
+    """How many of a minute's ticks are due at a moment within it, 0 .. 59: the sixtieth never is. By halving."""
+    due, later = 0, TICKS - 1
+    while due < later:
+        middle = (due + later) // 2
+        if times_ms[middle] <= ms:
+            due = middle + 1
+        else:
+            later = middle
+    return due

@@ -115,6 +115,18 @@ def _hands(key, value):
         _refuse(key, value, 'the time that the hands show, "00:00:00" to "12:59:59"')
 
 
+def _morse(key, value):
+    if not isinstance(value, str) or not 1 <= len(value) <= 500:
+        _refuse(key, value, "a text of 1 to 500 characters")
+
+
+def _pattern(key, value):
+    if not isinstance(value, list) or not 1 <= len(value) <= 60:
+        _refuse(key, value, "a list of 1 to 60 weights, such as [2, 1, 1]")
+    for number, weight in enumerate(value):
+        _integer("%s[%d]" % (key, number), weight, 1, 10_000)
+
+
 _CONFIG = {
     "app": _app,
     "device": _device,
@@ -126,6 +138,8 @@ _CONFIG = {
     "mode": _text,
     "seed": lambda k, v: _integer(k, v, 0, 0x3FFFFFFF),
     "hands": _hands,
+    "morse": _morse,
+    "pattern": _pattern,
 }
 _REQUIRED = {
     "pendant": ("app", "device", "token", "server", "wifi"),
@@ -152,6 +166,12 @@ def check(config: dict) -> dict:
     if "server" in config and "token" not in config:
         raise ConfigError("token is missing: with server, the token that it showed is needed")
     return config
+
+
+def check_some(settings: dict) -> dict:
+    """`settings` itself, if each of them is right for a configuration, which as a whole it need not be."""
+    _keys(settings, _CONFIG, ())
+    return settings
 
 
 def _pin(key, value):
@@ -188,7 +208,64 @@ def _movement(key, value):
         "gap_ms": lambda k, v: _integer(k, v, 1, 500),
         "catch_up_hz": lambda k, v: _integer(k, v, 1, 30),
     }
-    _keys(value, checks, list(checks), key + ".")
+    needed = list(checks)
+    checks["margins"] = _flexible  # what the calibration found; nothing reads it
+    _keys(value, checks, needed, key + ".")
+
+
+def _flexible(key, value):
+    if not isinstance(value, dict):
+        _refuse(key, value, "an object")
+
+
+# Why a pin cannot drive a coil: it lies high when the chip starts, or has another use. By chip, as (pins, why).
+# Sources: Espressif's data sheets (strapping pins; "Power-Up Glitches on Pins", of which only those to a high level are
+# listed here: a pin that is driven low for 60 us does a coil nothing) and the GPIO page of ESP-IDF's programming guide.
+# Not seen in the data sheets themselves, but in what others quote from them: the glitches of GPIO18 (C3) and GPIO19, 20
+# (S3). Not verified: the glitch of GPIO18 (S3).
+_STRAPPING = "a strapping pin, pulled and read at the start"
+_FLASH = "wired to the flash or the PSRAM"
+_CONSOLE = "of the console, which speaks at the start"
+_USB = "of USB, pulled up at the start"
+_UNFIT = {
+    "esp32": (
+        ((0, 2, 5, 12, 15), _STRAPPING),
+        ((1, 3), _CONSOLE),
+        ((6, 7, 8, 9, 10, 11, 16, 17), _FLASH),
+        ((14,), "of JTAG, pulled up at the start"),
+        ((34, 35, 36, 37, 38, 39), "an input only"),
+        ((20, 24, 28, 29, 30, 31), "not there"),
+    ),
+    "esp32c3": (
+        ((2, 8, 9), _STRAPPING),
+        ((11, 12, 13, 14, 15, 16, 17), _FLASH),
+        ((18, 19), _USB),
+        ((20, 21), _CONSOLE),
+    ),
+    "esp32s3": (
+        ((0, 3, 45, 46), _STRAPPING),
+        ((18,), "high for a moment at power-up"),
+        ((19, 20), _USB),
+        ((22, 23, 24, 25), "not there"),
+        ((26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37), _FLASH),
+        ((43, 44), _CONSOLE),
+    ),
+}
+_MOST_PIN = {"esp32": 39, "esp32c3": 21, "esp32s3": 48}
+
+
+def _coil(key, value, chip):
+    if not isinstance(value, list) or len(value) != 2:
+        _refuse(key, value, "the two pins between which the coil lies, like [3, 10]")
+    if chip not in _UNFIT:
+        _refuse("chip", chip, "one whose pins are known to be quiet at the start: " + ", ".join(sorted(_UNFIT)))
+    for number in value:
+        why = "not there" if number > _MOST_PIN[chip] else ""
+        for pins, reason in _UNFIT[chip]:
+            if number in pins:
+                why = reason
+        if why:
+            raise ConfigError("%s: pin %d cannot drive a coil, on an %s it is %s" % (key, number, chip, why))
 
 
 def check_board(board: dict) -> dict:
@@ -206,6 +283,8 @@ def check_board(board: dict) -> dict:
     for name in needed:
         if name not in board["pins"]:
             raise ConfigError("pins.%s is missing" % name)
-    if board["app"] == "clock" and "movement" not in board:
-        raise ConfigError("movement is missing")
+    if board["app"] == "clock":
+        _coil("pins.coil", board["pins"]["coil"], board["chip"])
+        if "movement" not in board:
+            raise ConfigError("movement is missing")
     return board

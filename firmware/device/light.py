@@ -10,6 +10,8 @@ PATTERNS = {
     "no network": (60, 400, 4),
     "trouble": (400, 200, 5),  # see the log
     "waiting": (500, 500, 0),
+    "held": (60, 1940, 0),  # the clock's hands, on request
+    "unset": (60, 240, 0),  # the clock does not know where its hands stand
 }
 
 

@@ -26,10 +26,15 @@ class LinkError(OSError):
 
 
 class Link:
-    """`certificate_der`: the pinned certificate; `token`: the bearer token, never logged. One request at a time."""
+    """`certificate_der`: the pinned certificate; `token`: the bearer token, never logged. One request at a time.
 
-    def __init__(self, host: str, port: int, certificate_der: bytes, token: str):
+    `find`: a coroutine function of (host, port, timeout_ms) that gives a numeric (address, port), for those who cannot
+    be held up by a look-up; without it the chip's blocking one is used.
+    """
+
+    def __init__(self, host: str, port: int, certificate_der: bytes, token: str, find=None):
         self._address = (host, port)
+        self._find = find
         self._token = token
         self._certificate = certificate_der
         self._context: Any = None
@@ -114,6 +119,8 @@ class Link:
             self._context = context
         gc.collect()  # a connection given up while it was made leaves a socket that only the collector closes
         host, port = self._address
+        if self._find is not None:
+            host = (await self._find(host, port, CONNECT_S * 1000))[0]
         self._stream, _ = await asyncio.open_connection(host, port, ssl=self._context, server_hostname=NAME)
 
     async def _send(self, data):

@@ -90,12 +90,14 @@ class Manners:
     FLOOR_S = 15
     CEILING_S = 1024
     DENIED_S = 86_400  # when every server has refused
+    MOST_DOUBTS = 4  # in a row that are soon followed by another question
 
     def __init__(self, servers: list) -> None:
         self._all = list(servers)
         self._servers = list(servers)
         self._interval_s = self.FLOOR_S + 1
         self._good = 0
+        self._doubts = 0
 
     @property
     def server(self) -> str:
@@ -104,11 +106,22 @@ class Manners:
 
     def succeeded(self) -> None:
         self._good += 1
+        self._doubts = 0
         if self._good % 4 == 0:
             self._slower()
 
+    def doubted(self) -> None:
+        """After an answer that was set aside: ask soon, and another if there is one; but not for ever."""
+        self._turn()
+        self._good = 0
+        self._doubts += 1
+        if self._doubts <= self.MOST_DOUBTS:
+            self._interval_s = self.FLOOR_S + 1
+        else:
+            self._slower()
+
     def failed(self) -> None:
-        self._servers.append(self._servers.pop(0))
+        self._turn()
         self._slower()
 
     def kissed(self, code: str) -> None:
@@ -121,6 +134,9 @@ class Manners:
         if not self._servers:
             self._servers = list(self._all)
             self._interval_s = self.DENIED_S
+
+    def _turn(self) -> None:
+        self._servers.append(self._servers.pop(0))
 
     def _slower(self) -> None:
         self._interval_s = min(self.CEILING_S, 2 * self._interval_s)

@@ -318,6 +318,8 @@ async def forever(name, work):
 async def main(settings: dict, board: dict):
     from machine import I2S, WDT, Pin
 
+    gc.threshold(-1)  # none but those that are asked for: a collection while recording may take 100 ms with PSRAM
+
     pins = board["pins"]
     counter = Counter("".join("%02x" % byte for byte in os.urandom(4)), ticks_ms())
     if "microphone_power" in pins:

@@ -440,12 +440,148 @@ def test_sntp_from_the_simulator_is_the_true_time(snippet: Any) -> None:
     print(answer[24:32], int.from_bytes(answer[40:44], "big") - 2208988800, sender)
     """,
         start_utc=datetime(2027, 3, 28, 0, 59, 50, tzinfo=UTC),
+        costs={"radio_wake_us": 0},
     )
     board.start()
     shown = ended(board)
     assert 10_000 <= int(shown[1]) <= 31_000
     assert shown[2].startswith("b'ORIGINAT'")
     assert int(shown[2].split()[1]) == round(datetime(2027, 3, 28, 0, 59, 52, tzinfo=UTC).timestamp())
+
+
+ASK = (
+    WIFI_UP
+    + """
+    import socket
+    def ask(name, timeout_s=2):
+        address = socket.getaddrinfo(name, 123)[0][-1]
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.settimeout(timeout_s)
+        began = time.ticks_us()
+        s.sendto(b"\\x23" + bytes(39) + b"ORIGINAT", address)
+        try:
+            answer = s.recvfrom(48)[0]
+        except OSError as error:
+            answer = b""
+        s.close()
+        return answer, time.ticks_diff(time.ticks_us(), began)
+"""
+)
+
+
+def test_a_crystal_that_is_off_and_edges_in_true_time(snippet: Any) -> None:
+    program = (
+        ASK
+        + """
+    import machine, esp32
+    rmt = esp32.RMT(0, pin=machine.Pin(3), clock_div=80)
+    for n in range(3):
+        print(int.from_bytes(ask("ntp.sim")[0][40:44], "big"), time.ticks_us())
+        rmt.write_pulses((30000, 20000, 100), (0, 1, 0))
+        time.sleep(900)
+    """
+    )
+    for ppm in (0, 20, -1000):
+        board = snippet(program, crystal_ppm=ppm, start_utc=datetime(2027, 3, 28, tzinfo=UTC))
+        board.start()
+        shown = ended(board, 3000)
+        seconds, ticks_us = zip(*(map(int, line.split()) for line in shown[1:]), strict=True)
+        rises = [edge.t_us for edge in board.edges if edge.level]
+        for n in (0, 1):
+            passed_us = (ticks_us[n + 1] - ticks_us[n]) % (1 << 30)
+            assert passed_us >= 900_000_000
+            assert abs((rises[n + 1] - rises[n]) * (1_000_000 + ppm) / 1e6 - passed_us) <= 3, ppm
+        assert abs((seconds[2] - seconds[0]) - (rises[2] - rises[0]) / 1e6) <= 1.1
+        assert abs(board.edges[1].t_us - board.edges[0].t_us - 20_000) <= 21
+        board.close()
+
+
+def test_time_servers_behave_as_told(snippet: Any) -> None:
+    board = snippet(
+        ASK
+        + """
+    for name in ("ntp.sim", "b.sim", "c.sim", "d.sim", "e.sim", "f.sim"):
+        answer, us = ask(name)
+        print(name, answer[:2], answer[12:16], answer[24:32], 140_000 <= us <= 150_000)
+    try:
+        ask("nobody.sim")
+    except OSError as error:
+        print(error)
+    """,
+        ntp_delay_ms=(70, 75),
+        costs={"radio_wake_us": 0},
+    )
+    for name, answers in zip("bcdef", ("silence", "garbage", "unsynchronised", "stale", "DENY"), strict=True):
+        board.time_server(f"{name}.sim", answers=answers, delay_ms=(20, 21), back_ms=(120, 128))
+    with pytest.raises(ValueError, match="four capital letters"):
+        board.time_server(answers="nonsense")
+    board.start()
+    good, silent, garbage, unsynchronised, stale, deny, nobody = ended(board)[1:]
+    assert good == r"ntp.sim b'$\x02' b'SIM\x00' b'ORIGINAT' True"
+    assert silent == "b.sim b'' b'' b'' False"
+    assert not garbage.endswith("b'ORIGINAT' True")
+    assert unsynchronised == r"d.sim b'\xe4\x10' b'SIM\x00' b'ORIGINAT' True"
+    assert stale == r"e.sim b'$\x02' b'SIM\x00' b'\x00\x00\x00\x00\x00\x00\x00\x00' True"
+    assert deny == r"f.sim b'\xe4\x00' b'DENY' b'ORIGINAT' True"
+    assert nobody == "-202"
+
+
+def test_an_idle_radio_is_slow_once(snippet: Any) -> None:
+    board = snippet(
+        ASK
+        + """
+    for _ in range(10):
+        time.sleep(1)
+        print(ask("ntp.sim")[1], ask("ntp.sim")[1])
+    """,
+        costs={"dns_us": 0},
+    )
+    board.start()
+    pairs = [[int(word) for word in line.split()] for line in ended(board)[1:]]
+    assert max(first for first, _ in pairs) > 100_000
+    assert max(second for _, second in pairs) <= 31_000
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_a_look_up_in_a_thread_takes_its_time_and_holds_nobody_up(snippet: Any, bits: int) -> None:
+    board = snippet(
+        WIFI_UP
+        + """
+    import _thread, asyncio, gc, socket
+    found = []
+    def look_up(name):
+        began = time.ticks_ms()
+        try:
+            found.append(socket.getaddrinfo(name, 123)[0][-1])
+        except OSError as error:
+            found.append(error)
+        print(name, time.ticks_diff(time.ticks_ms(), began), found[-1])
+    async def main():
+        _thread.start_new_thread(look_up, ("ntp.sim",))
+        _thread.start_new_thread(look_up, ("nobody.sim",))
+        latest = 0
+        while len(found) < 2:
+            began = time.ticks_ms()
+            await asyncio.sleep_ms(10)
+            gc.collect()
+            latest = max(latest, time.ticks_diff(time.ticks_ms(), began))
+        print(latest)
+        try:
+            _thread.start_new_thread(lambda: 1 // 0, ())
+        finally:
+            print("goes on")
+    asyncio.run(main())
+    """,
+        bits=bits,
+    )
+    board.start()
+    shown = ended(board)[1:]
+    name, took_ms, *address = shown[0].split(maxsplit=2)
+    assert name == "ntp.sim" and 30 <= int(took_ms) <= 50 and address == ["('192.0.2.123', 123)"]
+    name, took_ms, problem = shown[1].split()
+    assert name == "nobody.sim" and 5000 <= int(took_ms) <= 5020 and problem == "-202"
+    assert int(shown[2]) <= 30
+    assert shown[3].startswith("Unhandled exception") and shown[-1] == "goes on"
 
 
 @contextmanager

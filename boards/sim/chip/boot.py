@@ -16,7 +16,7 @@ sys.path.insert(0, _here)
 
 import tls as _host_tls  # noqa: F401
 import vfs
-from chip import chargedgc, esp32, flash, hosttime, loop, machine, network, socket, tls
+from chip import _thread, chargedgc, esp32, flash, hosttime, loop, machine, network, socket, tls
 from chip.clock import clock as _clock
 from chip.control import Control
 
@@ -56,13 +56,22 @@ def _wifi(command):
     network.set_in_range(command["wifi"])
 
 
+def _names(command):
+    socket.names_found = command["names"]
+
+
+def _time_server(command):
+    socket.set_time_server(command["ntp"], command)
+
+
 def _adc(command):
     machine.ADC.millivolts[command["adc"]] = command["mv"]
 
 
 def _power_on(setup):
     _clock.jump = setup["mode"] == "jump"
-    _clock.now_us = _clock.granted_us = setup["now_us"]
+    _clock.crystal_ppm = setup["crystal_ppm"]
+    _clock.now_us = _clock.granted_us = _clock.chip_us(setup["now_us"])
     _clock.host_epoch_ns = setup["host_epoch_ns"]
     _clock.costs = setup["costs"]
     _clock._random = setup["seed"]
@@ -73,6 +82,8 @@ def _power_on(setup):
     control.on["speak"] = _speak
     control.on["wifi"] = _wifi
     control.on["adc"] = _adc
+    control.on["names"] = _names
+    control.on["ntp"] = _time_server
     machine._cause[:] = setup["cause"]
     hosttime.rtc.offset_us = setup["rtc_offset_us"] if setup["rtc_offset_us"] is not None else -_clock.now_us
     hosttime.rtc.memory = bytes.fromhex(setup["rtc_memory"])
@@ -83,6 +94,9 @@ def _power_on(setup):
     network.air.update(setup["air"])
     network.in_range[0] = setup["in_range"]
     socket.start_utc_us = setup["start_utc_us"]
+    socket.names_found = setup["names_found"]
+    for command in setup["time_servers"]:
+        _time_server(command)
     chip_flash = flash.Flash(open(setup["flash"], "r+b", 0))
     flash.Partition.flash = machine.I2S.flash = chip_flash
     flash.Partition.table = [tuple(row) for row in setup["partitions"]]
@@ -95,6 +109,7 @@ def _power_on(setup):
         ("socket", socket),
         ("tls", tls),
         ("gc", chargedgc),
+        ("_thread", _thread),
     ):
         sys.modules[name] = module
     sys.modules.pop("usocket", None)

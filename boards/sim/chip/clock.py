@@ -4,6 +4,9 @@ Time is counted in microseconds since the simulation began and goes on over rese
 clock stands still while code runs and goes to the next deadline at once when nothing is left to do, never past the
 moment that the host has granted. In `real` mode it is the host's clock.
 
+All of this is the chip's time, by its crystal. Where that is off (`crystal_ppm`), only what touches the outside world
+is converted: what the host is told and tells (in true time), and what a time server says.
+
 Things happen on two levels. An *event* is hardware: it happens at its time whatever the interpreter does. A *handler*
 is Python code that an interrupt asks for: like `micropython.schedule` on the chip it runs when the interpreter is free,
 so not within a blocking call that is being charged.
@@ -22,6 +25,8 @@ class Clock:
         self.boot_us = 0
         self.granted_us = 0  # jump: how far the host lets time go
         self.host_epoch_ns = 0  # real: the host's time_ns() when the simulation began
+        self.crystal_ppm = 0  # by which the chip's time runs faster than the true one
+        self.thread = None  # the one that runs, of those that the firmware started (see _thread)
         self.costs = {}
         self.events = []
         self.handlers = []
@@ -40,7 +45,15 @@ class Clock:
         return self.now() - self.boot_us
 
     def _host_now_us(self):
-        return max(self.now_us, (_host_time.time_ns() - self.host_epoch_ns) // 1000)
+        return max(self.now_us, self.chip_us((_host_time.time_ns() - self.host_epoch_ns) // 1000))
+
+    def true_us(self):
+        """True time, microseconds since the simulation began, as the host counts it."""
+        return self.now_us * 1_000_000 // (1_000_000 + self.crystal_ppm) if self.crystal_ppm else self.now_us
+
+    def chip_us(self, true_us):
+        """The first moment of the chip's time at which the true time has come."""
+        return -(-true_us * (1_000_000 + self.crystal_ppm) // 1_000_000) if self.crystal_ppm else true_us
 
     def random_below(self, n):
         """0 .. n-1, from the seed that the host gave: a run in jump mode repeats."""
@@ -90,8 +103,18 @@ class Clock:
         if deliver:
             self.deliver()
 
+    def wait(self, us):
+        """A blocking call that gives the interpreter to other threads meanwhile."""
+        if self.thread:
+            self.thread.wait(us)
+        else:
+            self.spend(us)
+
     def sleep(self, us):
         """time.sleep: handlers run meanwhile, as on the chip."""
+        if self.thread:
+            self.thread.wait(us)
+            return
         target = self.now() + us
         while self.now_us < target:
             next_us = self.next_event_us()

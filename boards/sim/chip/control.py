@@ -1,8 +1,11 @@
 """The line to the host program: JSON, one object a line, commands in and reports out.
 
-Commands: {"run": until_us} grants time (jump mode); {"pin": n, "level": 0|1}; {"speak": path or null}; {"wifi": bool};
-{"adc": n, "mv": n}; {"hangs": bool}: a real server is known not to answer, so jump to the time-out.
-Reports: {"paused": t_us}; {"pin": n, "level": l, "t": t_us}; {"light"...} is a pin like any other; {"exit": why, ...}.
+All times are true ones.
+Commands: {"run": until_us} grants time (jump mode); {"touch": pin, "level": 0|1}; {"speak": path or null};
+{"wifi": bool};
+{"adc": n, "mv": n}; {"ntp": name, ...}: how a time server behaves; {"names": bool}: whether names are found;
+{"hangs": bool}: a real server is known not to answer, so jump to the time-out.
+Reports: {"paused": t_us}; {"pin": n, "level": l, "t": t_us}; {"exit": why, ...}.
 """
 
 import json
@@ -49,18 +52,18 @@ class Control:
 
     def pause(self):
         """Jump mode: say that the granted time is over, and obey until more is granted."""
-        self.report({"paused": clock.now_us})
+        self.report({"paused": clock.true_us()})
         while True:
             command = self.read()
             if "run" in command:
-                clock.granted_us = command["run"]
+                clock.granted_us = clock.chip_us(command["run"])
                 return
             self._obey(command)
 
     def leave(self, kind, **details):
         """The chip resets or falls asleep: nothing of this run goes on. The host ends the process."""
         details["exit"] = kind
-        details["t"] = clock.now_us
+        details["t"] = clock.true_us()
         self.report(details)
         while True:
             self.read()

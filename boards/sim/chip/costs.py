@@ -29,4 +29,6 @@ COSTS = {
     # A name that resolves, and one that does not: both hold the interpreter.
     "dns_us": 30_000,
     "dns_failure_us": 5_000_000,
+    # A radio that has been idle for a tenth of a second sleeps between beacons: the first answer waits 0 to this [est].
+    "radio_wake_us": 200_000,
 }

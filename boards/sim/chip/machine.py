@@ -115,7 +115,7 @@ def drive(pin, level):
     pad = Pin._pads.setdefault(pin, [0, None, 0, None, True])
     if pad[0] != level:
         pad[0] = level
-        clock.control.report({"pin": pin, "level": level, "t": clock.now_us})
+        clock.control.report({"pin": pin, "level": level, "t": clock.true_us()})
 
 
 def touch(pin, level):
@@ -125,11 +125,8 @@ def touch(pin, level):
     pad = Pin._pads.get(pin)
     if pad and pad[1] and before != level and pad[2] & (Pin.IRQ_RISING if level else Pin.IRQ_FALLING):
         clock.interrupt(pad[1], pad[3])
-    for watcher in wake_watchers:
-        watcher()
 
 
-wake_watchers = []
 wake_sources = []  # of (pins, level), filled by esp32.wake_on_ext0 and ext1
 
 
@@ -153,7 +150,8 @@ def lightsleep(ms=None):
 def deepsleep(ms=None):
     """Ends the program; the host starts the board again at a wake source or after the time."""
     wake = [[list(pins), level] for pins, level in wake_sources]
-    until = None if ms is None else clock.now() + ms * 1000
+    clock.now()
+    until = None if ms is None else clock.true_us() + ms * 1_000_000_000 // (1_000_000 + clock.crystal_ppm)
     clock.control.leave(
         "deepsleep", wake=wake, until=until, rtc_memory=rtc_memory_hex(), rtc_offset_us=hosttime.rtc.offset_us
     )

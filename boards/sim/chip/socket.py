@@ -1,7 +1,8 @@
 """`socket` over the simulated WiFi: real sockets of the host, reachable only while the board is connected.
 
 When the link is lost, connections do not end: they fall silent, as on the chip, until the firmware's time-outs.
-The host name `ntp.sim` is a time server inside the simulator, so that it answers in simulated time.
+The host name `ntp.sim` is a time server inside the simulator, so that it answers in simulated time; further names that
+end in `.sim` are others once the host program has said how they behave (`Board.time_server`), and are else not found.
 """
 
 import errno
@@ -20,29 +21,50 @@ SOL_SOCKET = _host.SOL_SOCKET
 SO_REUSEADDR = _host.SO_REUSEADDR
 IPPROTO_TCP = 6
 
-NTP_NAME = "ntp.sim"
-NTP_ADDRESS = ("192.0.2.123", 123)
+HERE = "192.0.2."  # the network that the simulator itself answers for
 NTP_ERA_S = 2_208_988_800  # from 1900 to 1970
 start_utc_us = 0  # true time when the simulation began, microseconds since 1970; set by boot
-ntp_delay_us = (5_000, 15_000)  # each way, drawn independently
+names_found = True
+time_servers = []  # of their settings, see Board.time_server; the address of the n-th ends in 123 + n
+_radio_used_us = [-1_000_000]  # when the radio was last used
+
+
+def set_time_server(name, settings):
+    for server in time_servers:
+        if server["ntp"] == name:
+            server.update(settings)
+            return
+    time_servers.append(settings)
+
+
+def _time_server(host):
+    """The settings of the one with this name or address, or None."""
+    for number, server in enumerate(time_servers):
+        if host in (server["ntp"], HERE + str(123 + number)):
+            return server
+    return None
 
 
 def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
-    """Like the chip's it blocks; a name that cannot be found holds the interpreter for long."""
+    """Like the chip's it blocks, but other threads run meanwhile; a name that cannot be found takes long."""
     if not network.online():
         raise OSError(-202)
-    if host == NTP_NAME:
-        clock.spend(clock.costs["dns_us"])
-        return [(AF_INET, type or SOCK_DGRAM, 0, "", (NTP_ADDRESS[0], port))]
     if host.replace(".", "").isdigit():
         return [(AF_INET, type or SOCK_STREAM, 0, "", (host, port))]
     try:
-        found = _host.getaddrinfo(host, port, AF_INET, type or SOCK_STREAM)
-    except OSError:
-        clock.spend(clock.costs["dns_failure_us"])
+        if not names_found:
+            raise OSError
+        if host.endswith(".sim"):
+            address = HERE + str(123 + [server["ntp"] for server in time_servers].index(host))
+            found = [(AF_INET, type or SOCK_DGRAM, 0, "", None)]
+        else:
+            found = _host.getaddrinfo(host, port, AF_INET, type or SOCK_STREAM)
+            address = _text_address(found[0][4])[0]
+    except (OSError, ValueError):
+        clock.wait(clock.costs["dns_failure_us"])
         raise OSError(-202)
-    clock.spend(clock.costs["dns_us"])
-    return [found[0][:4] + (_text_address(found[0][4]),)]
+    clock.wait(clock.costs["dns_us"])
+    return [found[0][:4] + ((address, port),)]
 
 
 def _text_address(packed):
@@ -58,23 +80,41 @@ def _packed(address):
 class _TimeServer(io.IOBase):
     """Answers SNTP requests after a delay each way; what is polled instead of a host's socket."""
 
-    def __init__(self):
+    def __init__(self, settings):
+        self._settings = settings
         self._answers = []
 
     def ask(self, request):
-        clock.at(clock.now() + self._delay_us(), lambda: self._answer(bytes(request)))
+        late_us = 0
+        if clock.now() - _radio_used_us[0] > 100_000:
+            late_us = clock.random_below(clock.costs["radio_wake_us"] + 1)
+        _radio_used_us[0] = clock.now_us
+        clock.at(clock.now_us + self._delay_us("there_us"), lambda: self._answer(bytes(request), late_us))
 
-    def _delay_us(self):
-        low_us, high_us = ntp_delay_us
+    def _delay_us(self, way):
+        low_us, high_us = self._settings[way]
         return low_us + clock.random_below(high_us - low_us + 1)
 
-    def _answer(self, request):
-        stamp = self._timestamp(start_utc_us + clock.now_us)
-        answer = b"\x24\x02\x06\xec" + bytes(8) + b"SIM\x00" + stamp + request[40:48] + stamp + stamp
-        clock.at(clock.now_us + self._delay_us(), lambda: self._arrive(answer))
+    def _answer(self, request, late_us):
+        kind = self._settings["answers"]
+        if kind == "silence":
+            return
+        stamp = self._timestamp(start_utc_us + clock.true_us() + self._settings["wrong_us"])
+        head, name, nonce = b"\x24\x02", b"SIM\x00", request[40:48]
+        if kind == "unsynchronised":
+            head = b"\xe4\x10"
+        elif kind == "stale":
+            nonce = bytes(8)
+        elif kind != "time" and kind != "garbage":
+            head, name = b"\xe4\x00", kind.encode()
+        answer = head + b"\x06\xec" + bytes(8) + name + stamp + nonce + stamp + stamp
+        if kind == "garbage":
+            answer = bytes([clock.random_below(256) for _ in range(clock.random_below(60))])
+        clock.at(clock.now_us + self._delay_us("back_us") + late_us, lambda: self._arrive(answer))
 
     def _arrive(self, answer):
         if network.online():
+            _radio_used_us[0] = clock.now_us
             self._answers.append(answer)
 
     @staticmethod
@@ -122,8 +162,8 @@ class socket:
 
     def connect(self, address):
         self._check()
-        if address[0] == NTP_ADDRESS[0]:
-            self._use_time_server()
+        if address[0].startswith(HERE):
+            self._use(address[0])
             return
         self.on_host = True
         self._real.connect(_packed(address))
@@ -131,14 +171,17 @@ class socket:
     def bind(self, address):
         self._real.bind(_packed(address))
 
-    def _use_time_server(self):
-        self._time_server = self.polled = _TimeServer()
+    def _use(self, host):
+        """A time server, or nobody, who answers nothing."""
+        settings = _time_server(host)
+        self._time_server = self.polled = _TimeServer(settings or {"answers": "silence", "there_us": (0, 0)})
 
     def sendto(self, data, address):
         self._check()
-        if address[0] == NTP_ADDRESS[0]:
+        if address[0].startswith(HERE):
             if self._time_server is None:
-                self._use_time_server()
+                self._use(address[0])
+                self._host = address
             self._time_server.ask(data)
             return len(data)
         self.on_host = True
@@ -157,7 +200,7 @@ class socket:
 
     def recvfrom(self, length):
         if self._time_server:
-            return (self._wait_for_time(length), NTP_ADDRESS)
+            return (self._wait_for_time(length), self._host)
         data, sender = self._real.recvfrom(length)
         return (data, _text_address(sender))
 

@@ -5,6 +5,7 @@ as far on the way up loses, so that the sum is exact.
 """
 
 ORDER = 60
+LEAST_MS = 501
 
 WEIGHT_MS = 500
 

@@ -1,6 +1,7 @@
 """Ticks imperceptibly faster than a second, and at a random place pauses for a second more."""
 
 ORDER = 30
+LEAST_MS = 983
 
 PAUSE_MS = 1000
 

@@ -1,6 +1,7 @@
 """Double speed to :59, then waits there for thirty seconds."""
 
 ORDER = 40
+LEAST_MS = 500
 
 
 def plan(out, dice) -> None:

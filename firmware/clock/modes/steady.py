@@ -1,6 +1,7 @@
 """A normal clock: a tick each second."""
 
 ORDER = 10
+LEAST_MS = 1000
 
 
 def plan(out, dice) -> None:

@@ -1,6 +1,7 @@
 """A little slow, and at a random place one hurried tick."""
 
 ORDER = 50
+LEAST_MS = 262
 
 HURRY_MS = 750
 

@@ -8,6 +8,7 @@ minute are all but independent: the chance that they are a pair is 1 in 59.
 """
 
 ORDER = 20
+LEAST_MS = 500
 
 SPREAD_MS = 500
 

@@ -1,25 +1,29 @@
-"""The table of modes in docs/clock.md is what the modes' own files say. Run as a program, it writes the table."""
+"""The table of modes in docs/clock.md, and their picture, are what the modes' own files say.
 
-import ast
+Run as a program, it writes both.
+"""
+
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "clock.md"
+PICTURE = ROOT / "docs" / "clock-modes.svg"
+RUN = f"run: python {Path(__file__).relative_to(ROOT)}"
 BEGIN = "<!-- modes: written by tests/firmware/clock/test_clock_document_host.py from the files -->\n"
 END = "<!-- end of modes -->"
 
 
 def table():
     """The modes in the order of the button, each with the first sentence of its docstring."""
+    import clock_plot
     from clock import modes
 
     lines = ["| | name | what it does |", "| --- | --- | --- |"]
-    for number, name in enumerate(modes.names(), 1):
-        docstring = ast.get_docstring(ast.parse(Path(modes.load(name).__file__).read_text()))
-        sentence = docstring.split("\n\n")[0].replace("\n", " ").rstrip(".")
-        lines.append(f"| {number} | `{name}` | {sentence} |")
+    for number, name in enumerate(modes.files(), 1):
+        lines.append(f"| {number} | `{name}` | {clock_plot.sentence(name)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -30,14 +34,25 @@ def with_table(text):
 
 def test_the_table_of_modes_is_the_files():
     text = DOCUMENT.read_text()
-    assert text == with_table(text), f"run: PYTHONPATH=firmware python {Path(__file__).relative_to(ROOT)}"
+    assert text == with_table(text), RUN
+
+
+def write_picture(path):
+    command = [sys.executable, ROOT / "tools" / "clock.py", "plot", "--mode", "all", "--out", path]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_the_picture_of_the_modes_is_the_code(tmp_path):
+    write_picture(tmp_path / "modes.svg")
+    assert PICTURE.read_bytes() == (tmp_path / "modes.svg").read_bytes(), RUN
+    assert f"({PICTURE.name})" in DOCUMENT.read_text()
 
 
 def test_every_setting_of_the_clock_is_in_the_document():
     from device import config
 
     text = DOCUMENT.read_text()
-    settings = {*config._REQUIRED["clock"], "server", "token"}
+    settings = {*config._REQUIRED["clock"], *config._CONFIG}
     assert [key for key in sorted(settings) if f"`{key}`" not in text] == []
 
 
@@ -55,5 +70,6 @@ def test_the_board_is_one_that_the_firmware_takes():
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "firmware"))
+    sys.path[:0] = [str(ROOT / "firmware"), str(ROOT / "tools")]
+    write_picture(PICTURE)
     DOCUMENT.write_text(with_table(DOCUMENT.read_text()))

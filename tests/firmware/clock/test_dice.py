@@ -18,6 +18,16 @@ WORDS = (
 )
 
 
+def test_turning_to_another_minute_keeps_the_seed():
+    dice = Dice()
+    for seed, minute, expected in WORDS:
+        dice.seed(seed, 12_345)
+        assert dice.minute == 12_345
+        dice.turn(minute)
+        assert dice.minute == minute
+        assert [dice.word() for _ in range(6)] == expected, (seed, minute)
+
+
 def test_neighbouring_minutes_and_seeds_have_nothing_in_common():
     dice = Dice()
     seen = set()

@@ -93,6 +93,19 @@ def test_rest_is_over_for_good():
         assert mover.rest_ms(counter()) == 0
 
 
+def test_it_knows_when_a_pulse_is_to_come_and_when_it_is_over():
+    mover, _, counter = make()
+    assert not mover.pending(counter()) and mover.over_ms(counter()) == 0
+    mover.arm(0, counter() + 1_000_000)
+    assert mover.pending(counter()) and mover.over_ms(counter()) == 1034
+    counter.now += 1_000_100
+    assert not mover.pending(counter()) and mover.over_ms(counter()) == 34
+    counter.now += 100_000
+    assert not mover.pending(counter()) and mover.over_ms(counter()) == 3
+    mover.arm(1, counter())
+    assert mover.over_ms(counter()) == 59  # 24.9 ms until it may, and 31, and 3
+
+
 def test_too_far_ahead_is_refused():
     mover, coils, counter = make()
     try:

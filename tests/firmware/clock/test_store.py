@@ -58,6 +58,24 @@ def test_a_commit_a_minute():
     assert NvsStore(Nvs(nvs.kept)).place() == (600, 0)
 
 
+def test_where_the_hands_come_to_rest_is_kept_at_once():
+    nvs = Nvs({})
+    store = NvsStore(nvs)
+    store.commit(17, 1, True)
+    assert NvsStore(Nvs(nvs.kept)).place() == (17, 1)
+    assert store.tidy() is False
+
+
+def test_the_hold_comes_back():
+    kept = {}
+    assert NvsStore(Nvs(kept)).goal() is None
+    for goal in (0, 43_199, None, 600):
+        NvsStore(Nvs(kept)).hold(goal)
+        assert NvsStore(Nvs(kept)).goal() == goal
+
+
 def test_nonsense_counts_as_blank():
     for value in (-1, 86_400, 1 << 30):
         assert NvsStore(Nvs({"place": value})).place() is None
+    for value in (-1, 43_200, 1 << 30):
+        assert NvsStore(Nvs({"goal": value})).goal() is None

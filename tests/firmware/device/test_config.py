@@ -57,12 +57,20 @@ def refusal(check, value):
 
 
 def test_good_ones_pass():
-    for value in (pendant(), clock(), clock(server={"host": "h", "port": 1}, token=TOKEN)):
+    for value in (
+        pendant(),
+        clock(),
+        clock(server={"host": "h", "port": 1}, token=TOKEN),
+        clock(morse="x" * 500, pattern=[1, 10_000] * 30),
+        clock(pattern=[1]),
+    ):
         assert config.check(value) is value
     assert config.check_board(board())
     movement = {"pulse_us": 31000, "duty_percent": 100, "gap_ms": 20, "catch_up_hz": 8}
     pins = {"button": 1, "light": 8, "coil": [3, 10]}
-    assert config.check_board(board(app="clock", pins=pins, movement=movement))
+    assert config.check_board(board(app="clock", chip="esp32c3", pins=pins, movement=movement))
+    movement["margins"] = {"pulse_us": [18_000, 64_000]}
+    assert config.check_board(board(app="clock", chip="esp32c3", pins=pins, movement=movement))
 
 
 def test_wrong_values_are_named_with_key_and_value():
@@ -88,10 +96,26 @@ def test_wrong_values_are_named_with_key_and_value():
         (clock(hands="1:00:00"), "hands", "'1:00:00'"),
         (clock(hands="12:00:60"), "hands", "'12:00:60'"),
         (clock(timezone=""), "timezone", "''"),
+        (clock(morse=""), "morse", "''"),
+        (clock(morse="x" * 501), "morse", "'xxx"),
+        (clock(morse=5), "morse", "5"),
+        (clock(pattern=[]), "pattern", "[]"),
+        (clock(pattern=[1] * 61), "pattern", "[1, 1"),
+        (clock(pattern="waltz"), "pattern", "'waltz'"),
+        (clock(pattern=[2, 0]), "pattern[1]", "0"),
+        (clock(pattern=[10_001]), "pattern[0]", "10001"),
+        (clock(pattern=[2, True]), "pattern[1]", "True"),
         (clock(server={"host": "h", "port": 1}), "token", "missing"),
     ):
         text = refusal(config.check, value)
         assert text.startswith(key) and shown in text, text
+
+
+def test_some_settings_alone():
+    some = {"morse": "cq", "pattern": [2, 1], "seed": 3}
+    assert config.check_some(some) is some
+    assert refusal(config.check_some, {"pattern": [2, 1.5]}).startswith("pattern[1] is 1.5")
+    assert refusal(config.check_some, {"tempo": 5}).startswith("tempo is not known")
 
 
 def test_missing_keys_are_named():
@@ -112,6 +136,27 @@ def test_secrets_are_never_shown():
     assert "secret" not in text and "wifi[0].password is 6 characters" in text
     for wifi in ("secret-password", [["secret-password"]], {"password": "secret-password"}):
         assert "secret" not in refusal(config.check, pendant(wifi=wifi))
+
+
+def test_pins_that_are_not_quiet_at_the_start_are_refused_for_the_coil():
+    movement = {"pulse_us": 31000, "duty_percent": 100, "gap_ms": 20, "catch_up_hz": 8}
+    for chip, good, bad in (
+        ("esp32c3", [(3, 10), (0, 1), (4, 7)], {2: "strapping", 9: "strapping", 12: "flash", 18: "USB", 21: "console"}),
+        ("esp32s3", [(1, 2), (5, 6), (38, 48)], {0: "strapping", 19: "USB", 20: "USB", 27: "flash", 43: "console"}),
+        ("esp32", [(25, 26), (32, 33)], {15: "strapping", 1: "console", 6: "flash", 14: "JTAG", 34: "input only"}),
+    ):
+        for coil in good:
+            pins = {"button": 22, "light": 23, "coil": list(coil)}
+            assert config.check_board(board(app="clock", chip=chip, pins=pins, movement=movement))
+        for number in bad:
+            for coil in ([number, good[0][0]], [good[0][0], number]):
+                pins = {"button": 22, "light": 23, "coil": coil}
+                text = refusal(config.check_board, board(app="clock", chip=chip, pins=pins, movement=movement))
+                assert text.startswith("pins.coil: pin %d " % number) and bad[number] in text, text
+    for changes, key in (({"chip": "rp2040"}, "chip"), ({"pins": {"button": 1, "light": 4, "coil": 3}}, "pins.coil")):
+        value = board(app="clock", chip="esp32c3", pins={"button": 1, "light": 4, "coil": [3, 10]}, movement=movement)
+        value.update(changes)
+        assert refusal(config.check_board, value).startswith(key)
 
 
 def test_boards_that_cannot_be():

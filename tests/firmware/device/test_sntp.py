@@ -128,6 +128,24 @@ def test_failures_back_off_and_go_round():
     assert waits == [32_000, 64_000, 128_000, 256_000, 512_000] + [1_024_000] * 5
 
 
+def test_after_a_doubtful_answer_another_is_asked_soon():
+    manners = Manners(["a", "b"])
+    for _ in range(20):
+        manners.succeeded()
+    manners.doubted()
+    assert manners.server == "b" and manners.wait_ms(0) == 16_000
+    manners.doubted()
+    assert manners.server == "a" and manners.wait_ms(0) == 16_000
+    for _ in range(4):
+        manners.succeeded()
+    assert manners.server == "a" and manners.wait_ms(0) == 32_000
+    alone, waits = Manners(["a"]), []
+    for _ in range(8):
+        alone.doubted()
+        waits.append(alone.wait_ms(0) // 1000)
+    assert alone.server == "a" and waits == [16, 16, 16, 16, 32, 64, 128, 256]
+
+
 def test_kisses_are_heeded():
     manners = Manners(["a", "b"])
     manners.kissed("RATE")
