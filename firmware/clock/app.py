@@ -424,10 +424,14 @@ def _make_clock(settings: dict, board: dict) -> Clock:
     for reason in refused:
         log.info("without this mode: " + reason)
     mode = choices.mode()
-    if mode not in [name for name, _ in able]:
+    found = dict(able)
+    if mode not in found:
         mode = settings["mode"]
+    if mode not in found:
+        log.error('mode: "%s" cannot run here; it is %s until another is chosen' % (mode, able[0][0]))
+        mode = able[0][0]
     plans = schedule.Schedule(settings["seed"], mover.catch_up_hz)
-    minute, ms = plans.moment(place[0] if place else 0, modes.load(mode, settings, least_ms))
+    minute, ms = plans.moment(place[0] if place else 0, found[mode])
     keeper = timekeeper.Timekeeper(minute, ms * 1000, time.ticks_us())
     clock = Clock(mover, keeper, plans, timezone.Zone(settings["timezone"]), kept, choices, able, mode, place)
     if place:
@@ -440,6 +444,7 @@ def _make_clock(settings: dict, board: dict) -> Clock:
 
 async def main(settings: dict, board: dict) -> None:
     """Be a clock, for ever. settings, board: config.json and board.json, checked by device.config."""
+    watchdog = machine.WDT(timeout=WATCHDOG_MS)  # first: whatever fails from here on ends in a reset, not in silence
     pins = board["pins"]
     clock = _make_clock(settings, board)
     button = Button(machine.Pin(pins["button"], machine.Pin.IN, machine.Pin.PULL_UP))
@@ -457,7 +462,7 @@ async def main(settings: dict, board: dict) -> None:
         beside["check-in"] = lambda: _check_in(clock, wifi, _make_link(settings))
     tasks = [asyncio.create_task(_again(what, beside[what])) for what in beside]
     try:
-        await clock.tick(machine.WDT(timeout=WATCHDOG_MS))
+        await clock.tick(watchdog)
     finally:
         for task in tasks:
             task.cancel()

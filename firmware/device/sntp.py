@@ -9,6 +9,8 @@ PORT = 123
 PACKET_BYTES = 48
 
 _ERA_S = 1 << 32  # seconds of NTP count modulo this
+_FIRST_MINUTE = 28_401_120  # 2024-01-01: this firmware is younger; a receiver that lost count of its weeks is older
+_LAST_MINUTE = 68_374_080  # 2100-01-01: as far as the chip's calendar goes
 _TO_1970_S = 2_208_988_800  # from 1900-01-01
 _MOST_ROOT_US = 1_000_000  # RFC 5905, MAXDIST: a server that may be a second off is none
 _WORKED_US = 10_000_000  # how long a server may take between receiving and sending
@@ -66,6 +68,8 @@ def answer(packet: bytes, nonce: bytes, elapsed_us: int):
     if sent_s < _ERA_S >> 1:
         sent_s += _ERA_S  # RFC 4330 chapter 3: without the top bit it is the era that begins in 2036
     minute, second = divmod(sent_s - _TO_1970_S, 60)
+    if not _FIRST_MINUTE <= minute < _LAST_MINUTE:
+        raise Refused("a time that is not of this century's: minute %d since 1970" % minute)
     us = second * 1_000_000 + sent_us + (delay_us >> 1)
     return minute + us // 60_000_000, us % 60_000_000, delay_us, (delay_us >> 1) + root_us
 

@@ -14,6 +14,7 @@ class Relay:
     def __init__(self, target_port: int) -> None:
         self.cut_after_bytes: int | None = None
         self.connections = 0
+        self.cuts = 0
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -41,6 +42,8 @@ class Relay:
                 continue
             self.connections += 1
             server = socket.create_connection(("127.0.0.1", self._target_port), timeout=10)
+            for end in (client, server):
+                end.settimeout(0.1)
             for source, target, limited in ((client, server, True), (server, client, False)):
                 thread = threading.Thread(target=self._forward, args=(source, target, limited))
                 self._threads.append(thread)
@@ -49,10 +52,10 @@ class Relay:
     def _forward(self, source: socket.socket, target: socket.socket, limited: bool) -> None:
         """Until either side ends, or the limit: then both ends go at once, with what was sent delivered."""
         passed = 0
-        source.settimeout(0.1)
         while not self._stopped.is_set():
             limit = self.cut_after_bytes if limited else None
             if limit is not None and passed >= limit:
+                self.cuts += 1
                 break
             try:
                 data = source.recv(1024 if limit is None else min(1024, limit - passed))

@@ -79,7 +79,6 @@ def days_of_trouble(pool: ProcessPoolExecutor, mode: str, year: int) -> None:
     assert not CUTS.difference(*(found["cuts"] for found in results))
     assert sum(sum(found["cuts"].values()) for found in results) >= 6 * len(jobs)
     assert sum(found["stalls"] for found in results) > 3 * len(jobs)  # some may come too late, after a long cut
-    assert sum(found["watchdog_restarts"] for found in results) > 0
     known_right = sum(
         found["minutes_checked"] - found["minutes_misled"] - found["minutes_not_synced"] for found in results
     )

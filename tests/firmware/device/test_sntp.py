@@ -50,8 +50,8 @@ def test_the_era_that_begins_in_2036():
     assert first[:2] == (34_766_308, 16_000_000)
     across = answer(packet(t2=(0xFFFFFFFF, 0xFFFF0000), t3=(0, 1 << 30)), NONCE, 400_000)
     assert across[0] == 34_766_308 and 16_250_000 + 74_990 <= across[1] <= 16_250_000 + 75_020
-    y2100 = 4_102_444_800 + 2_208_988_800  # 2100-01-01
-    assert answer(packet(t2=(y2100, 0), t3=(y2100, 0)), NONCE, 0)[0] == 68_374_080
+    y2099 = 4_102_444_799 + 2_208_988_800  # the last second of 2099
+    assert answer(packet(t2=(y2099, 0), t3=(y2099, 0)), NONCE, 0)[0] == 68_374_079
 
 
 def test_the_servers_own_distance_counts_as_error():
@@ -157,3 +157,13 @@ def test_kisses_are_heeded():
     manners.kissed("RSTR")
     assert manners.wait_ms(0) == 86_400_000  # nobody is left: a day later, and slowly from then on
     assert manners.server == "a" and manners.wait_ms(0) == 1_024_000
+
+
+def test_a_time_that_cannot_be_is_refused():
+    for seconds in (473_385_600, 1_700_000_000, 4_102_444_800):  # 1985, 2023, 2100
+        stamp = ((seconds + 2_208_988_800) & 0xFFFFFFFF, 0)
+        try:
+            answer(packet(t2=stamp, t3=stamp), NONCE, 0)
+        except Refused:
+            continue
+        raise AssertionError(seconds)

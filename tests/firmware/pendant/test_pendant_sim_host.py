@@ -258,7 +258,8 @@ def test_the_button_wins_over_storing(pendant: Any, server: Any, sound: Any) -> 
     board.run_until(lambda: len(server.complete) == 2, timeout_s=60)
     ids = stored_ids(board)
     notes = server.notes()
-    assert likeness(notes[ids[0]], first) > 0.98 and likeness(notes[ids[1]], second) > 0.95
+    # A press while the flash is being written may lose up to 0.1 s of 3 s at the beginning.
+    assert likeness(notes[ids[0]], first) > 0.98 and likeness(notes[ids[1]], second) > 0.93
     # While the flash was at work frames were lost, from the 126 ms before the press too: they are counted.
     assert 0 < meta_of(notes[ids[1]])["lost"] < 0.2 * 16000
     assert meta_of(notes[ids[1]])["start_ms"] - meta_of(notes[ids[0]])["start_ms"] > 15_000
