@@ -1,13 +1,18 @@
-"""What all tests share: the certificate of a server that never existed, and short programs on the simulated board."""
+"""What all tests share: a certificate, short programs on the simulated board, and a real NTP server."""
 
 from __future__ import annotations
 
 import datetime
+import getpass
+import socket
+import subprocess
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import host_programs
 import pytest
 from sim.board import Board
 
@@ -78,3 +83,42 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple
         return chain, secret, made.public_bytes(serialization.Encoding.DER)
 
     return make
+
+
+def asked(port: int) -> bool:
+    """Whether an NTP server answers there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.settimeout(0.2)
+        probe.sendto(b"\x23" + bytes(47), ("127.0.0.1", port))
+        try:
+            return len(probe.recv(48)) == 48
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def chrony_port(tmp_path: Path) -> Iterator[int]:
+    """A chrony that serves this machine's time on loopback and touches no clock."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    settings = tmp_path / "chrony.conf"
+    settings.write_text(
+        f"local stratum 3\nport {port}\nbindaddress 127.0.0.1\nallow 127.0.0.1\ncmdport 0\n"
+        f"pidfile {tmp_path}/chronyd.pid\n"
+    )
+    log = tmp_path / "chronyd.log"
+    as_this_user = ["-U", "-u", getpass.getuser()]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*host_programs.chronyd(), "-x", "-d", *as_this_user, "-f", str(settings)], stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + 10
+        while not asked(port):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)

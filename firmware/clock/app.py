@@ -20,7 +20,7 @@ from device.wifi import Wifi
 
 from clock import dial, journal, modes, movement, schedule, store, sync, timekeeper, timezone
 
-WATCHDOG_MS = 60_000  # more than any blocking call of the chip takes: names that cannot be found take 5 s each
+WATCHDOG_MS = 60_000  # far more than any blocking call of the chip takes
 SHORT_PRESS_MS = 1000
 LATE_US = 10_000  # a tick later than this is counted (docs/protocol.md)
 NAP_MS = 500  # the longest sleep while nothing is armed, so that a change of mode is soon seen

@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-import host_programs
-import pytest
 from sim.board import Board, Edge
 
 ROOT = Path(__file__).parents[2]
 MINUTE_US = 60_000_000
 MODES = sorted(path.stem for path in (ROOT / "firmware" / "clock" / "modes").glob("*.py") if path.stem != "__init__")
-
-
-def asked(port: int) -> bool:
-    """Whether an NTP server answers there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.settimeout(0.2)
-        probe.sendto(b"\x23" + bytes(47), ("127.0.0.1", port))
-        try:
-            return len(probe.recv(48)) == 48
-        except OSError:
-            return False
-
-
-@pytest.fixture
-def chrony_port(tmp_path: Path) -> Iterator[int]:
-    """A chrony that serves this machine's time on loopback and touches no clock."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    settings = tmp_path / "chrony.conf"
-    settings.write_text(
-        f"local stratum 3\nport {port}\nbindaddress 127.0.0.1\nallow 127.0.0.1\ncmdport 0\n"
-        f"pidfile {tmp_path}/chronyd.pid\n"
-    )
-    log = tmp_path / "chronyd.log"
-    as_this_user = ["-U", "-u", getpass.getuser()]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*host_programs.chronyd(), "-x", "-d", *as_this_user, "-f", str(settings)], stdout=output, stderr=output
-        )
-    try:
-        deadline = time.monotonic() + 10
-        while not asked(port):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_two_minutes_of_each_mode(tmp_path: Path, chrony_port: int) -> None:

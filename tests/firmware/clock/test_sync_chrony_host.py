@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import random
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import host_programs
-import pytest
 from clock.timekeeper import MINUTE_US, Timekeeper
 from device import sntp
 
 EXCHANGES = 16
 SEEDS = 8
 LEAST_S, MOST_S = 0.020, 0.080  # each way
-
-
-@pytest.fixture
-def chrony_port(tmp_path: Path) -> Iterator[int]:
-    """A chrony that serves this machine's time on loopback and touches no clock."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    settings = tmp_path / "chrony.conf"
-    settings.write_text(
-        f"local stratum 3\nport {port}\nbindaddress 127.0.0.1\nallow 127.0.0.1\ncmdport 0\n"
-        f"pidfile {tmp_path}/chronyd.pid\n"
-    )
-    command = [*host_programs.chronyd(), "-x", "-d", "-U", "-u", getpass.getuser(), "-f", str(settings)]
-    log = tmp_path / "chronyd.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.settimeout(0.1)
-            for _ in range(100):
-                assert process.poll() is None, log.read_text()
-                probe.sendto(sntp.request(bytes(8)), ("127.0.0.1", port))
-                try:
-                    probe.recv(100)
-                    break
-                except OSError:  # not there yet
-                    continue
-            else:
-                raise AssertionError(log.read_text())
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 class Relay(asyncio.DatagramProtocol):
