@@ -170,8 +170,8 @@ class ServerProcess:
         return device
 
     def add_destination(self, url: str, secret: str | None = None) -> str:
-        """`offbeat destination add URL`. Returns its secret."""
-        words = ["destination", "add", url, *(["--secret", secret] if secret else [])]
+        """`offbeat destination add URL --empty-texts`. Returns its secret."""
+        words = ["destination", "add", url, "--empty-texts", *(["--secret", secret] if secret else [])]
         return str(json.loads(self.command(*words).stdout)["secret"])
 
     @property

@@ -2,15 +2,13 @@
 
 import asyncio
 import base64
-import binascii
+import importlib
 import json
 import os
+import pkgutil
 import re
-import secrets
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, NoReturn
 
@@ -19,19 +17,20 @@ import sqlalchemy as sa
 import typer
 from rich.table import Table
 
-from offbeat import __version__, log
+from offbeat import __version__, commands, log
 from offbeat.certificate import Certificate
-from offbeat.delivery import check_url
+from offbeat.commands import fail, opened
+from offbeat.people import People
 from offbeat.protocol import DEVICE_ID
 from offbeat.settings import Settings, SettingsError, load
-from offbeat.store import Store, StoreError, destinations, devices, iso, now_ms, only_server
+from offbeat.store import Store, StoreError, devices, iso, now_ms, only_server
 from offbeat.tokens import new_token, token_hash
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 device_app = typer.Typer(no_args_is_help=True, help="The devices that may talk to this server.")
-destination_app = typer.Typer(no_args_is_help=True, help="Where the notes' text is sent.")
 app.add_typer(device_app, name="device")
-app.add_typer(destination_app, name="destination")
+for _module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
+    importlib.import_module(f"{commands.__name__}.{_module.name}").add_to(app)
 
 
 class App(StrEnum):
@@ -39,25 +38,6 @@ class App(StrEnum):
 
     pendant = "pendant"
     clock = "clock"
-
-
-def fail(text: object) -> NoReturn:
-    """Ends the command with an error."""
-    print(f"offbeat: {text}", file=sys.stderr)
-    raise SystemExit(1)
-
-
-@contextmanager
-def opened() -> Iterator[Store]:
-    """The data folder of the settings."""
-    try:
-        store = Store(load())
-    except (SettingsError, StoreError) as error:
-        fail(error)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def shown_host(host: str) -> str:
@@ -74,10 +54,8 @@ def shown_host(host: str) -> str:
 
 def sign_in_link(store: Store) -> str:
     """A fresh link that signs in once. The token is behind the `#`, so no log ever sees it."""
-    from offbeat.page import make_sign_in  # late: only this command needs the web framework
-
     settings = store.settings
-    return f"http://{shown_host(settings.host)}:{settings.port}/sign-in#{make_sign_in(store)}"
+    return f"http://{shown_host(settings.host)}:{settings.port}/sign-in#{People(store).make_sign_in()}"
 
 
 @app.command()
@@ -93,9 +71,9 @@ def serve() -> None:
 
 def _serve(settings: Settings) -> NoReturn:
     from offbeat import devices as device_port
-    from offbeat import http_server, page
+    from offbeat import http_server, notebook, page
     from offbeat.pipeline import Pipeline
-    from offbeat.transcriber import Transcriber
+    from offbeat.transcriber import make_transcriber
 
     log.configure()
     sockets = []
@@ -106,7 +84,8 @@ def _serve(settings: Settings) -> NoReturn:
             raise StoreError(f"{key}={port} with OFFBEAT_HOST={settings.host!r}: {error.strerror or error}") from error
     store = Store(settings)
     certificate = Certificate(store)
-    pipeline = Pipeline(store, Transcriber(settings.model, settings.language, settings.models))
+    pipeline = Pipeline(store, make_transcriber(settings))
+    notebook.sweep(store)
     if store.is_new:
         print(f"Sign in once, within a day: {sign_in_link(store)}", flush=True)
     log.get().info(
@@ -118,7 +97,7 @@ def _serve(settings: Settings) -> NoReturn:
     )
     asyncio.run(
         http_server.serve(
-            page.make_app(store),
+            page.make_app(store, pipeline),
             sockets[0],
             device_port.make_app(store, pipeline),
             sockets[1],
@@ -184,38 +163,3 @@ def device_list() -> None:
         for row in connection.execute(sa.select(devices).order_by(devices.c.created_ms)):
             table.add_row(row.id, row.name, row.app, iso(row.contact_ms) or "never")
     rich.print(table)
-
-
-@destination_app.command("add")
-def destination_add(
-    url: Annotated[str, typer.Argument(help="Where to post the notes.")],
-    secret: Annotated[
-        str | None, typer.Option(help="Secret to sign with, whsec_…; made where it is not given.")
-    ] = None,
-) -> None:
-    """Adds a webhook and prints one JSON line: id, url, secret."""
-    secret = secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-    try:
-        check_url(url)
-        check_secret(secret)
-    except ValueError as error:
-        fail(error)
-    destination_id = f"d{secrets.token_hex(8)}"
-    with opened() as store, store.write() as connection:
-        connection.execute(
-            sa.insert(destinations).values(id=destination_id, url=url, secret=secret, created_ms=now_ms())
-        )
-    print(json.dumps({"id": destination_id, "url": url, "secret": secret}))
-
-
-def check_secret(secret: str) -> None:
-    """Raises ValueError where it is no secret of Standard Webhooks; the message does not contain it."""
-    wanted = "--secret should be whsec_ and 24 to 64 bytes in base64"
-    if not secret.startswith("whsec_"):
-        raise ValueError(wanted)
-    try:
-        length = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except binascii.Error:
-        raise ValueError(wanted) from None
-    if not 24 <= length <= 64:
-        raise ValueError(wanted)

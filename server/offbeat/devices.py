@@ -187,6 +187,7 @@ class Uploads:
                         created_ms=now_ms(),
                     )
                 )
+            self._pipeline.expect()
             return None
         if (row.length_bytes, row.sha256) != (append.length, append.sha256):
             raise Refused(409, "this id belongs to a note with another length or digest")
@@ -218,6 +219,7 @@ class Uploads:
             log.get().warning("note dropped: it does not have the digest announced", note=note_id, bytes=length)
             raise Refused(422, "the stored bytes do not have the digest announced, and were dropped")
         sync_folder(path.parent)
+        self._store.keep_sound(note_id)
         recording = self._head(path, length)
         with self._store.write() as connection:
             connection.execute(
@@ -231,7 +233,7 @@ class Uploads:
                     lost_samples=recording.integer("lost") if recording else None,
                 )
             )
-            self._pipeline.enqueue_note(connection, note_id)
+        self._pipeline.begin_note(note_id)
         log.get().info("note received", note=note_id, bytes=length)
         return Confirmation(id=note_id, length=length, sha256=sha256)
 

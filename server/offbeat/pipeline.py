@@ -8,42 +8,48 @@ for which `reconcile` begins a new attempt.
 Workflow ids: a note's id, then `ID.1`, `ID.2` for later attempts, because DBOS never runs an id again. The webhook id
 of a delivery stays the same over all its attempts. A step that finds its row at another attempt than its own has
 nothing to do: it was killed after its commit and before the engine knew of it.
+
+With PostgreSQL any number of processes share the work. Each one holds an advisory lock named after itself for as long
+as it lives; who can take another's lock knows that it is dead, and takes over what it had in work.
 """
 
-import json
-import random
+import hashlib
+import os
 import secrets
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, EnqueueOptions
+from dbos import DBOS, DBOSClient, EnqueueOptions, SetWorkflowID
 from dbos import DBOSPortableJSONSerializer as PortableJSON
 
-from offbeat import delivery, log
+from offbeat import log
+from offbeat.deliveries import Deliveries
+from offbeat.deliveries import pause_s as backoff_pause_s
+from offbeat.notebook import sweep
 from offbeat.sound import SoundError
-from offbeat.store import Store, connect, deliveries, destinations, iso, notes, now_ms, tries
-from offbeat.transcriber import ModelError, Transcriber, Transcript
+from offbeat.store import Store, connect, deliveries, notes, now_ms
+from offbeat.transcriber import AnyTranscriber, ModelError, Transcript
 
 APPLICATION = "offbeat"
 # Constant: with another one, jobs of the version before would stay where they are. Changed steps use DBOS.patch.
 APPLICATION_VERSION = "1"
-NOTES, DELIVERIES = "notes", "deliveries"
-# Notes in work at a time. Only one is transcribed (the transcriber sees to that); the others are delivered meanwhile.
+NOTES = "notes"
+# Notes in work at a time. Only one is transcribed (the transcriber sees to that).
 NOTES_IN_WORK = 4
-DELIVERIES_IN_WORK = 8
 POLLING_S = 0.25
 # A transcription that was begun this often without coming to an end is set aside, so that a note that kills the
 # process is not tried for ever.
 MAX_STARTS = 5
-# Pauses after a failed transcription, s. Each pause is lengthened by up to a tenth, here and below.
+# Pauses after a failed transcription, s. Each pause is lengthened by up to a tenth.
 TRANSCRIPTION_BACKOFF_S = (10, 60, 300, 900)
-# Pauses after a failed delivery, s: about three days in all.
-DELIVERY_BACKOFF_S = (5, 30, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 HOUSEKEEPING_S = 60.0
+TAKE_OVER_S = 2.0
 FINISHED_KEPT = timedelta(hours=1)
 CACHE_KEPT = timedelta(days=1)
 BATCH = 500
@@ -56,79 +62,119 @@ def _workflow_id(row_id: str, attempt: int) -> str:
     return row_id if attempt == 0 else f"{row_id}.{attempt}"
 
 
-def _pause_s(backoff_s: tuple[int, ...], failures: int) -> float:
-    """The pause after the failure with this number (1 for the first), with jitter."""
-    return backoff_s[min(failures, len(backoff_s)) - 1] * random.uniform(1.0, 1.1)
+def _lock_key(name: str) -> int:
+    """The number of a process's advisory lock in PostgreSQL, 64 bits with sign."""
+    return int.from_bytes(hashlib.sha256(f"offbeat {name}".encode()).digest()[:8], "big", signed=True)
 
 
-def webhook_body(note: sa.Row[Any], transcript: Transcript, transcribed_ms: int) -> str:
-    """The JSON that a webhook gets for a note, as docs/server.md has it."""
-    return json.dumps(
-        {
-            "type": "note.transcribed",
-            "timestamp": iso(transcribed_ms),
-            "data": {
-                "id": note.id,
-                "device": note.device_id,
-                "text": transcript.text,
-                "language": transcript.language,
-                "duration_s": None if note.duration_ms is None else note.duration_ms / 1000,
-                "recorded_at": iso(note.recorded_ms),
-                "received_at": iso(note.received_ms),
-            },
-        }
+def client_of(store: Store, engine: sa.Engine | None = None) -> DBOSClient:
+    """What adds jobs to a transaction; lazy, for the engine's launch makes the tables."""
+    return DBOSClient(
+        system_database_engine=engine or store.engine,
+        serializer=PortableJSON(),
+        application_name=APPLICATION,
+        lazy=True,
     )
+
+
+class _Gone(Exception):
+    """The note is not to be transcribed any more."""
 
 
 class Pipeline:
     """The engine and its two workflows. One a process: DBOS is a singleton."""
 
-    def __init__(self, store: Store, transcriber: Transcriber) -> None:
+    def __init__(self, store: Store, transcriber: AnyTranscriber) -> None:
         """Starts DBOS on the store's database and takes up what is unfinished."""
         self._store = store
         self._transcriber = transcriber
         self._in_work: set[int] = set()  # the threads that run a step
+        self._running: set[str] = set()  # the workflows that this process runs
+        self._orphans: set[str] = set()  # those that it should run and did not at the last look
+        self._to_transcribe: set[str] = set()  # notes here that have not come out of the transcriber
+        self._begun: set[str] = set()  # of them, the ones whose `starts` counts this process
+        self._state = threading.Lock()
         self._stop = threading.Event()
-        engine = connect(store.settings.database)
+        self._postgresql = store.engine.dialect.name == "postgresql"
+        # With SQLite there is only one process, and it takes up what the last one left.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if self._postgresql else "local"
+        engine = connect(store.settings)
         DBOS(
             config={
                 "name": APPLICATION,
                 "application_version": APPLICATION_VERSION,
-                "executor_id": "local",
-                "system_database_url": f"sqlite:///{store.settings.database}",
+                "executor_id": self.name,
+                "system_database_url": engine.url.render_as_string(hide_password=False),
                 "system_database_engine": engine,
                 "serializer": PortableJSON(),
                 "log_level": "WARNING",
             }
         )
+        # Before the launch, for what that recovers may want to enqueue at once.
+        self._client = client_of(store, engine)
+        self.deliveries = Deliveries(store, self._client, APPLICATION_VERSION)
+        self.deliveries.register(self._counted, self._runs)
         transcribe = DBOS.step(name="transcribe")(self._counted(self._transcribe))
-        deliver = DBOS.step(name="deliver")(self._counted(self._deliver))
 
         # No limit of recovery attempts: DBOS would count a kill against every note in work. The notes' own count,
         # `starts`, is of the one that was being transcribed.
         @DBOS.workflow(name="note", max_recovery_attempts=None)
         def note(note_id: str, attempt: int) -> None:
-            for delivery_id in transcribe(note_id, attempt):
-                deliver(delivery_id, 0)
+            with self._runs():
+                self.deliveries.start(transcribe(note_id, attempt))
 
-        @DBOS.workflow(name="delivery", max_recovery_attempts=None)
-        def retry(delivery_id: str, attempt: int) -> None:
-            deliver(delivery_id, attempt)
+        self._note = note
 
-        # Before the launch, for what that recovers may want to enqueue at once; lazy, for the launch makes the tables.
-        self._client = DBOSClient(
-            system_database_engine=engine, serializer=PortableJSON(), application_name=APPLICATION, lazy=True
-        )
+        if self._postgresql:
+            self._alive: sa.Connection | None = None
+            self._hold_name()
         DBOS.launch()
-        for queue, in_work in ((NOTES, NOTES_IN_WORK), (DELIVERIES, DELIVERIES_IN_WORK)):
-            DBOS.register_queue(queue, worker_concurrency=in_work, polling_interval_sec=POLLING_S)
+        DBOS.register_queue(NOTES, worker_concurrency=NOTES_IN_WORK, polling_interval_sec=POLLING_S)
+        self.deliveries.listen()
+        if self._postgresql:
+            self.take_over()
+            threading.Thread(target=self._keep_watch, name="watch", daemon=True).start()
         self.reconcile()
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._housekeeper.start()
 
+    def expect(self) -> None:
+        """A note begins to arrive: the model may be loaded meanwhile."""
+        self._transcriber.expect()
+
+    def begin_note(self, note_id: str) -> None:
+        """Begins the work on a new note after the commit of its row: at once where nothing else is waiting, which
+        saves the queue's POLLING_S.
+
+        Instead of `enqueue_note`. A kill between the commit and this loses nothing: `reconcile` finds the row."""
+        with self._state:
+            at_once = not self._to_transcribe and not self._stop.is_set()
+            if at_once:
+                self._to_transcribe.add(note_id)
+        try:
+            if at_once:
+                with SetWorkflowID(_workflow_id(note_id, 0)):
+                    DBOS.start_workflow(self._note, note_id, 0)
+            else:
+                with self._store.write() as connection:
+                    self.enqueue_note(connection, note_id)
+        except Exception:
+            # The note is stored and will be confirmed; `reconcile` takes it up.
+            log.get().exception("a note could not be begun; it is taken up within a minute", note=note_id)
+            with self._state:
+                self._to_transcribe.discard(note_id)
+
     def enqueue_note(self, connection: sa.Connection, note_id: str, attempt: int = 0, delay_s: float = 0) -> None:
         """Adds the job of a note to the transaction in which its row is written."""
-        self._enqueue(connection, "note", NOTES, note_id, attempt, delay_s)
+        options: EnqueueOptions = {
+            "workflow_name": "note",
+            "queue_name": NOTES,
+            "workflow_id": _workflow_id(note_id, attempt),
+            "app_version": APPLICATION_VERSION,
+        }
+        if delay_s:
+            options["delay_seconds"] = delay_s
+        self._client.enqueue_in_transaction(connection, options, note_id, attempt)
 
     def close(self, patience_s: float = 3.0) -> bool:
         """Begins no more work and waits a little for what is in work. Returns whether all of it came to an end.
@@ -139,11 +185,11 @@ class Pipeline:
         until_s = time.monotonic() + patience_s
         while self._in_work and time.monotonic() < until_s:
             time.sleep(0.05)
-        with self._store.write() as connection:
+        with self._store.write() as connection, self._state:
             # An orderly stop is no failure of the note that is being transcribed.
             connection.execute(
                 sa.update(notes)
-                .where(notes.c.state == "transcribing", notes.c.starts > 0)
+                .where(notes.c.id.in_(self._begun), notes.c.state == "transcribing", notes.c.starts > 0)
                 .values(starts=notes.c.starts - 1)
             )
         return not self._in_work
@@ -154,32 +200,19 @@ class Pipeline:
         unfinished_notes = sa.select(notes.c.id, notes.c.attempt).where(
             notes.c.state.in_(("received", "transcribing")), notes.c.set_aside.is_(False)
         )
-        # A delivery is the note's workflow's until that has tried it once.
-        unfinished_deliveries = (
-            sa.select(
-                deliveries.c.id,
-                deliveries.c.attempt,
-                notes.c.id.label("note_id"),
-                notes.c.attempt.label("of"),
-            )
-            .join(notes, notes.c.id == deliveries.c.note_id)
-            .where(deliveries.c.state == "pending")
-        )
         with self._store.read() as connection:
             waiting_notes = connection.execute(unfinished_notes).all()
-            waiting_deliveries = connection.execute(unfinished_deliveries).all()
+            waiting_deliveries = self.deliveries.unfinished(connection)
         live = self._live(
             [_workflow_id(row.id, row.attempt) for row in waiting_notes]
-            + [_workflow_id(row.id, row.attempt) for row in waiting_deliveries if row.attempt]
-            + [_workflow_id(row.note_id, row.of) for row in waiting_deliveries if not row.attempt]
+            + [owner for _, _, owners in waiting_deliveries for owner in owners]
         )
         for row in waiting_notes:
             if _workflow_id(row.id, row.attempt) not in live:
-                lost += self._take_up(notes, "note", NOTES, row.id, row.attempt)
-        for waiting in waiting_deliveries:
-            owner = (waiting.id, waiting.attempt) if waiting.attempt else (waiting.note_id, waiting.of)
-            if _workflow_id(*owner) not in live:
-                lost += self._take_up(deliveries, "delivery", DELIVERIES, waiting.id, waiting.attempt)
+                lost += self._take_up(row.id, row.attempt)
+        for delivery_id, delivery_attempt, owners in waiting_deliveries:
+            if live.isdisjoint(owners):
+                lost += self.deliveries.take_up(delivery_id, delivery_attempt)
         if lost:
             log.get().warning("took up unfinished work that nobody was at", count=lost)
         return lost
@@ -196,30 +229,18 @@ class Pipeline:
             live.update(workflow.workflow_id for workflow in found)
         return live
 
-    def _take_up(self, table: sa.Table, workflow: str, queue: str, row_id: str, attempt: int) -> int:
-        unfinished = ("received", "transcribing", "pending")
+    def _take_up(self, note_id: str, attempt: int) -> int:
         with self._store.write() as connection:
             changed = connection.execute(
-                sa.update(table)
-                .where(table.c.id == row_id, table.c.attempt == attempt, table.c.state.in_(unfinished))
+                sa.update(notes)
+                .where(
+                    notes.c.id == note_id, notes.c.attempt == attempt, notes.c.state.in_(("received", "transcribing"))
+                )
                 .values(attempt=attempt + 1)
             )
             if changed.rowcount:  # else it was finished, or went on, since it was read
-                self._enqueue(connection, workflow, queue, row_id, attempt + 1, 0)
+                self.enqueue_note(connection, note_id, attempt + 1)
             return changed.rowcount
-
-    def _enqueue(
-        self, connection: sa.Connection, workflow: str, queue: str, row_id: str, attempt: int, delay_s: float
-    ) -> None:
-        options: EnqueueOptions = {
-            "workflow_name": workflow,
-            "queue_name": queue,
-            "workflow_id": _workflow_id(row_id, attempt),
-            "app_version": APPLICATION_VERSION,
-        }
-        if delay_s:
-            options["delay_seconds"] = delay_s
-        self._client.enqueue_in_transaction(connection, options, row_id, attempt)
 
     def _counted(self, step: Callable[[str, int], R]) -> Callable[[str, int], R]:
         """The step, seen by `close` while it runs; after `close` none begins any more."""
@@ -236,8 +257,30 @@ class Pipeline:
 
         return counted
 
+    @contextmanager
+    def _runs(self) -> Iterator[None]:
+        """Counts the workflow around it among those that run here."""
+        workflow_id = str(DBOS.workflow_id)
+        with self._state:
+            self._running.add(workflow_id)
+        try:
+            yield
+        finally:
+            with self._state:
+                self._running.discard(workflow_id)
+
     def _transcribe(self, note_id: str, attempt: int) -> list[str]:
         """Transcribes a note and returns the ids of its deliveries that are to be tried now."""
+        with self._state:
+            self._to_transcribe.add(note_id)
+        try:
+            return self._transcribe_once(note_id, attempt)
+        finally:
+            with self._state:
+                self._to_transcribe.discard(note_id)
+                self._begun.discard(note_id)
+
+    def _transcribe_once(self, note_id: str, attempt: int) -> list[str]:
         with self._store.read() as connection:
             note = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
             if note.state not in (
@@ -256,56 +299,75 @@ class Pipeline:
             self._set_aside(note_id, f"Its transcription was begun {note.starts} times and never came to an end.")
             return []
         try:
-            transcript = self._transcriber.transcribe(
-                self._store.note_path(note_id), begin=lambda: self._begin_transcription(note_id)
-            )
+            path = self._store.sound_path(note_id)
+            transcript = self._transcriber.transcribe(path, begin=lambda: self._begin_transcription(note_id))
+        except _Gone:
+            return []
         except SoundError as error:
             self._set_aside(note_id, f"It cannot be transcribed: {error}.")
             return []
+        except FileNotFoundError:
+            self._set_aside(note_id, "Its sound is not where it was stored.")
+            return []
         except ModelError as error:
-            self._try_note_again(note_id, error.reason, error.retry_s)
+            # It says nothing about the note, so it does not count as one of its starts.
+            self._try_note_again(note_id, error.reason, error.retry_s, starts=note.starts)
+            return []
+        except OSError as error:
+            pause_s = backoff_pause_s(TRANSCRIPTION_BACKOFF_S, 1)
+            reason = f"Its sound cannot be read now ({error.strerror or error}). It is tried again by itself."
+            self._try_note_again(note_id, reason, pause_s, starts=note.starts)
             return []
         except Exception as error:
             log.get().exception("transcription failed", note=note_id)
-            pause_s = _pause_s(TRANSCRIPTION_BACKOFF_S, note.starts + 1)
+            pause_s = backoff_pause_s(TRANSCRIPTION_BACKOFF_S, note.starts + 1)
             self._try_note_again(note_id, f"Its transcription failed ({type(error).__name__}: {error}).", pause_s)
             return []
-        return self._keep_transcript(note_id, transcript)
+        return self._keep_transcript(note_id, attempt, transcript)
 
     def _begin_transcription(self, note_id: str) -> None:
         with self._store.write() as connection:
-            connection.execute(
+            changed = connection.execute(
                 sa.update(notes)
-                .where(notes.c.id == note_id)
+                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
                 .values(state="transcribing", trouble=None, starts=notes.c.starts + 1)
             )
+        if not changed.rowcount:
+            raise _Gone  # it was deleted while it waited for its turn
+        with self._state:
+            self._begun.add(note_id)
 
     def _set_aside(self, note_id: str, trouble: str) -> None:
         """Ends the work on a note, visibly; its sound is kept."""
         with self._store.write() as connection:
             connection.execute(
                 sa.update(notes)
-                .where(notes.c.id == note_id)
+                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
                 .values(state="received", set_aside=True, trouble=f"{trouble} The sound is kept.")
             )
         log.get().error("note set aside", note=note_id, trouble=trouble)
 
-    def _try_note_again(self, note_id: str, trouble: str, delay_s: float) -> None:
+    def _try_note_again(self, note_id: str, trouble: str, delay_s: float, starts: int | None = None) -> None:
+        """Puts a note off; `starts`, if given, becomes what is counted of its starts."""
         with self._store.write() as connection:
+            values = {"state": "received", "trouble": trouble, "attempt": notes.c.attempt + 1}
             attempt = connection.scalar(
                 sa.update(notes)
-                .where(notes.c.id == note_id)
-                .values(state="received", trouble=trouble, attempt=notes.c.attempt + 1)
+                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
+                .values(values if starts is None else {**values, "starts": starts})
                 .returning(notes.c.attempt)
             )
-            assert attempt is not None
+            if attempt is None:
+                return  # it was deleted, or another process, that took this one for dead, has done it
             self.enqueue_note(connection, note_id, attempt, delay_s)
         log.get().warning("note waits", note=note_id, trouble=trouble, delay_s=round(delay_s, 1))
 
-    def _keep_transcript(self, note_id: str, transcript: Transcript) -> list[str]:
+    def _keep_transcript(self, note_id: str, attempt: int, transcript: Transcript) -> list[str]:
         transcribed_ms = now_ms()
         with self._store.write() as connection:
             note = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
+            if note.attempt != attempt or note.state not in ("received", "transcribing"):
+                return []  # it was deleted, or another process, that took this one for dead, has done it
             connection.execute(
                 sa.update(notes)
                 .where(notes.c.id == note_id)
@@ -319,115 +381,85 @@ class Pipeline:
                     starts=0,
                 )
             )
-            body = webhook_body(note, transcript, transcribed_ms)
-            delivery_ids = []
-            for destination_id in connection.scalars(
-                sa.select(destinations.c.id)
-                .where(destinations.c.ended_ms.is_(None))
-                .order_by(destinations.c.created_ms)
-            ).all():
-                delivery_id = f"msg_{secrets.token_hex(16)}"
-                connection.execute(
-                    sa.insert(deliveries).values(
-                        id=delivery_id,
-                        note_id=note_id,
-                        destination_id=destination_id,
-                        body=body,
-                        state="pending",
-                        created_ms=transcribed_ms,
-                    )
-                )
-                delivery_ids.append(delivery_id)
+            delivery_ids = self.deliveries.plan(connection, note_id)
         log.get().info("note transcribed", note=note_id, seconds=(transcribed_ms - note.received_ms) / 1000)
         return delivery_ids
-
-    def _deliver(self, delivery_id: str, attempt: int) -> None:
-        """Tries a delivery once, and enqueues the next attempt if that is needed."""
-        with self._store.read() as connection:
-            row = connection.execute(
-                sa.select(
-                    deliveries,
-                    destinations.c.url,
-                    destinations.c.secret,
-                    destinations.c.ended_ms,
-                    destinations.c.ended_reason,
-                )
-                .join(destinations, destinations.c.id == deliveries.c.destination_id)
-                .where(deliveries.c.id == delivery_id)
-            ).one()
-        if row.state != "pending" or row.attempt != attempt:
-            return
-        where = delivery.place(row.url)
-        if row.ended_ms is not None:
-            with self._store.write() as connection:
-                self._finish_delivery(connection, row, "ended", row.ended_reason)
-            return
-        at_ms = now_ms()
-        outcome = delivery.post(row.url, row.secret, row.id, row.body)
-        log.get().info(
-            "delivery tried",
-            note=row.note_id,
-            webhook=row.id,
-            to=where,
-            status=outcome.status,
-            error=outcome.error,
-        )
-        failures = row.tries + 1
-        with self._store.write() as connection:
-            connection.execute(
-                sa.insert(tries).values(
-                    delivery_id=row.id,
-                    at_ms=at_ms,
-                    took_ms=outcome.took_ms,
-                    status=outcome.status,
-                    answer=outcome.answer,
-                    error=outcome.error,
-                )
-            )
-            connection.execute(sa.update(deliveries).where(deliveries.c.id == row.id).values(tries=failures))
-            if outcome.delivered:
-                self._finish_delivery(connection, row, "delivered", None)
-            elif outcome.gone:
-                reason = f"{where} answered 410: it wants no more deliveries."
-                connection.execute(
-                    sa.update(destinations)
-                    .where(destinations.c.id == row.destination_id)
-                    .values(ended_ms=now_ms(), ended_reason=reason)
-                )
-                self._finish_delivery(connection, row, "ended", reason)
-            elif failures > len(DELIVERY_BACKOFF_S):
-                trouble = f"{where} {outcome.trouble}; given up after {failures} tries."
-                self._finish_delivery(connection, row, "ended", trouble)
-            else:
-                delay_s = _pause_s(DELIVERY_BACKOFF_S, failures)
-                connection.execute(
-                    sa.update(deliveries)
-                    .where(deliveries.c.id == row.id)
-                    .values(
-                        attempt=row.attempt + 1,
-                        trouble=f"{where} {outcome.trouble}.",
-                        next_ms=now_ms() + int(delay_s * 1000),
-                    )
-                )
-                self._enqueue(connection, "delivery", DELIVERIES, row.id, row.attempt + 1, delay_s)
-
-    def _finish_delivery(self, connection: sa.Connection, row: sa.Row[Any], state: str, trouble: str | None) -> None:
-        connection.execute(
-            sa.update(deliveries).where(deliveries.c.id == row.id).values(state=state, trouble=trouble, next_ms=None)
-        )
-        states = set(connection.scalars(sa.select(deliveries.c.state).where(deliveries.c.note_id == row.note_id)))
-        if "delivered" in states and "pending" not in states:
-            connection.execute(sa.update(notes).where(notes.c.id == row.note_id).values(state="delivered"))
 
     def _keep_house(self) -> None:
         """Every minute: takes up what was lost, deletes what is finished. A failure is logged, and it goes on."""
         while not self._stop.wait(HOUSEKEEPING_S):
             try:
+                self._resume_orphans()
                 self.reconcile()
                 self._delete_finished()
                 self._clear_cache()
+                sweep(self._store)
             except Exception:
                 log.get().exception("housekeeping failed; it is tried again in a minute")
+
+    def _resume_orphans(self) -> None:
+        """Begins anew what the engine counts as this process's work and what nobody here does: a full disk or a locked
+        database may end a workflow without a trace. Twice seen, a minute apart, so that it is not one just begun."""
+        found = self._client.list_workflows(
+            status="PENDING", executor_id=self.name, limit=BATCH, load_input=False, load_output=False
+        )
+        with self._state:
+            idle = {one.workflow_id: one.queue_name for one in found if one.workflow_id not in self._running}
+            lost = self._orphans & idle.keys()
+            self._orphans = set(idle)
+        for workflow_id in lost:
+            self._client.resume_workflows([workflow_id], queue_name=idle[workflow_id] or NOTES)
+            log.get().warning("resumed work that came to no end", workflow=workflow_id)
+
+    def _hold_name(self) -> None:
+        """Takes the advisory lock that says that this process lives, or makes sure that it still has it."""
+        try:
+            if self._alive is not None:
+                self._alive.execute(sa.text("SELECT 1"))
+                self._alive.commit()
+                return
+            self._alive = self._store.engine.connect()
+            taken = self._alive.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _lock_key(self.name)})
+            self._alive.commit()
+            if taken:
+                return
+        except sa.exc.DBAPIError as error:
+            log.get().warning("the database is not reachable", error=type(error.orig).__name__)
+        if self._alive is not None:
+            self._alive.invalidate()
+            self._alive.close()
+            self._alive = None
+
+    def take_over(self) -> int:
+        """Resumes the work of processes that are dead. Returns how many workflows there were."""
+        pending = self._client.list_workflows(status="PENDING", limit=BATCH, load_input=False, load_output=False)
+        count = 0
+        for name in {one.executor_id for one in pending if one.executor_id} - {self.name}:
+            with self._store.engine.connect() as connection:
+                # Held for the length of this transaction, so that only one takes it over.
+                dead = connection.scalar(sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _lock_key(name)})
+                if not dead:
+                    continue
+                left = self._client.list_workflows(
+                    status="PENDING", executor_id=name, limit=BATCH, load_input=False, load_output=False
+                )
+                for one in left:
+                    self._client.resume_workflows([one.workflow_id], queue_name=one.queue_name or NOTES)
+                count += len(left)
+                connection.rollback()
+            log.get().warning("took over the work of a dead process", process=name, count=len(left))
+        if count:
+            self.reconcile()
+        return count
+
+    def _keep_watch(self) -> None:
+        """Shows every TAKE_OVER_S that this process lives, and looks for those that do not."""
+        while not self._stop.wait(TAKE_OVER_S):
+            try:
+                self._hold_name()
+                self.take_over()
+            except Exception:
+                log.get().exception("looking after the other processes failed; it is tried again")
 
     def _delete_finished(self) -> None:
         before = (datetime.now(UTC) - FINISHED_KEPT).isoformat()

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "OFFBEAT_"
+SECRET = ("transcriber_key", "database_url")
 
 
 class SettingsError(Exception):
@@ -24,6 +27,17 @@ class Settings(BaseSettings):
     device_port: int = Field(default=8443, ge=1, le=65535, description="Port for devices (TLS only)")
     model: str = Field(default="base", description="Whisper model: a name, or a folder")
     language: str = Field(default="", description="Language of the notes, such as `en`; empty: detected")
+    prompt: str = Field(default="", max_length=1000, description="Text that the model takes for what came before")
+    hot_words: str = Field(default="", max_length=1000, description="Words and names that it should expect")
+    model_device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs")
+    model_compute: str = Field(default="auto", description="Its arithmetic: int8, float16, …; auto: the fastest here")
+    model_idle_s: float = Field(default=600, ge=0, description="Seconds until an idle model is freed; 0: never")
+    transcriber_url: str = Field(default="", description="OpenAI-compatible endpoint to transcribe with")
+    transcriber_key: str = Field(default="", repr=False, description="Its key")
+    database_url: str = Field(default="", repr=False, description="postgresql://…; empty: SQLite in the folder")
+    storage: str = Field(default="", description="s3://BUCKET/PREFIX for the sound; empty: the folder")
+
+    export: str = Field(default="", description="Folder that folders of Markdown files lie in; empty: `export`")
 
     @field_validator("data")
     @classmethod
@@ -35,6 +49,34 @@ class Settings(BaseSettings):
     def _language(cls, value: str) -> str:
         if not re.fullmatch(r"([a-z]{2,3})?", value):
             raise ValueError("should be a language's code of two or three small letters, such as en, or empty")
+        return value
+
+    @field_validator("model_compute")
+    @classmethod
+    def _compute(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|default|float32|b?float16|int16|int8(_float32|_b?float16)?", value):
+            raise ValueError("should be auto, int8, int8_float32, int8_float16, int16, float16, bfloat16 or float32")
+        return value
+
+    @field_validator("transcriber_url")
+    @classmethod
+    def _transcriber_url(cls, value: str) -> str:
+        if not re.fullmatch(r"(https?://[^\s/@?#]+(/[^\s?#]*)?)?", value):
+            raise ValueError("should be like https://api.openai.com/v1, without name, password and query, or empty")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: str) -> str:
+        if not re.fullmatch(r"(postgres(ql)?://\S+)?", value):
+            raise ValueError("should be postgresql://USER:PASSWORD@HOST/DATABASE, or empty")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if not re.fullmatch(r"(s3://[a-z0-9][a-z0-9.-]*(/[^\s?#]*)?|file:///[^\s?#]*)?", value):
+            raise ValueError("should be s3://BUCKET or s3://BUCKET/PREFIX, or empty")
         return value
 
     @property
@@ -50,8 +92,18 @@ class Settings(BaseSettings):
         return self.data / "cache"
 
     @property
+    def export_folder(self) -> Path:
+        """The folder in which destinations may write files."""
+        return Path(self.export).expanduser().absolute() if self.export else self.data / "export"
+
+    @property
     def models(self) -> Path:
         return self.data / "models"
+
+
+def _shown(item: ErrorDetails) -> str:
+    """The value that is wrong, unless a password may be in it."""
+    return "…" if item["loc"][0] in SECRET else repr(item["input"])
 
 
 def load() -> Settings:
@@ -59,5 +111,5 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"{PREFIX}{str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()]
+        lines = [f"{PREFIX}{str(item['loc'][0]).upper()}={_shown(item)}: {item['msg']}" for item in error.errors()]
         raise SettingsError("\n".join(lines)) from None

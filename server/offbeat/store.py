@@ -4,6 +4,8 @@ Times are integers, milliseconds since 1970-01-01 UTC (`_ms`). The notes' and de
 about what is still to be done; the engine's own tables, in the same file, only say who is doing it.
 """
 
+import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -13,17 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
 
 from offbeat.settings import Settings
+from offbeat.storage import ObjectStorage
 
 BUSY_TIMEOUT_MS = 30_000
+# The advisory lock that stands in PostgreSQL for SQLite's write lock.
+WRITE_LOCK = 0x0FFBEA7
+# Databases kept from before a migration, the newest ones.
+KEPT_BEFORE_MIGRATION = 3
 
 metadata = sa.MetaData()
 
@@ -48,9 +58,14 @@ notes = sa.Table(
     metadata,
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("id", sa.String(49), nullable=False, unique=True),
-    sa.Column("device_id", sa.String(32), sa.ForeignKey("devices.id"), nullable=False),
+    # Null for a note that was not sent by a device: then `source` says who did.
+    sa.Column("device_id", sa.String(32), sa.ForeignKey("devices.id")),
+    sa.Column("source", sa.Text),
+    sa.Column("title", sa.Text),
     sa.Column("length_bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
+    # Null: WAV, as all devices send it.
+    sa.Column("media_type", sa.String(64)),
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("received_ms", sa.BigInteger),
@@ -61,12 +76,19 @@ notes = sa.Table(
     sa.Column("text", sa.Text),
     sa.Column("language", sa.String(8)),
     sa.Column("words", sa.JSON),
+    # What the transcriber wrote, once the text was corrected by hand.
+    sa.Column("transcript", sa.Text),
+    sa.Column("edited_ms", sa.BigInteger),
     sa.Column("trouble", sa.Text),
     # Attempts that were enqueued after the first one; part of the workflow's id.
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     # Transcriptions that were begun and did not come to an end.
     sa.Column("starts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("set_aside", sa.Boolean, nullable=False, server_default=sa.false()),
+    # A deleted note is a tombstone: state `deleted`, id, length and digest, nothing that was said.
+    sa.Column("deleted_ms", sa.BigInteger),
+    # False once the file of a deleted note is gone, which comes after the tombstone.
+    sa.Column("has_file", sa.Boolean, nullable=False, server_default=sa.true()),
 )
 
 destinations = sa.Table(
@@ -78,14 +100,37 @@ destinations = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("ended_ms", sa.BigInteger),
     sa.Column("ended_reason", sa.Text),
+    sa.Column("name", sa.Text),
+    sa.Column("recipe", sa.String(32), nullable=False, server_default="webhook"),
+    # The body's shape (offbeat/template.py); null: the webhook's own.
+    sa.Column("template", sa.JSON),
+    # What was filled in for the template; header lines; a whole Authorization header. None of it is ever shown.
+    sa.Column("fields", sa.JSON),
+    sa.Column("headers", sa.JSON),
+    sa.Column("authorization", sa.Text),
+    # What it asks for, of `EVENTS` in offbeat/destinations.py; null: notes.
+    sa.Column("events", sa.JSON),
+    sa.Column("empty_texts", sa.Boolean, nullable=False, server_default=sa.false()),
+    # A try that may have arrived is not repeated: somebody is asked.
+    sa.Column("ask", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("timeout_s", sa.Integer, nullable=False, server_default="20"),
+    sa.Column("per_minute", sa.Integer),
+    # Where in a JSON answer the assistant's words are, keys with dots between; null: the answer is not kept.
+    sa.Column("answer_path", sa.Text),
+    # Nothing is sent before this: the rate limit, or a Retry-After.
+    sa.Column("free_ms", sa.BigInteger, nullable=False, server_default="0"),
+    # A removed one keeps its row, without its secrets, for the deliveries that name it.
+    sa.Column("removed_ms", sa.BigInteger),
 )
 
 deliveries = sa.Table(
     "deliveries",
     metadata,
-    # The webhook id: one for each (note, destination), the same for all tries.
+    # The webhook id: one for each body, the same for all its tries.
     sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("note_id", sa.String(49), sa.ForeignKey("notes.id"), nullable=False),
+    # Null where it is not a note that is delivered, but an event of a device.
+    sa.Column("note_id", sa.String(49), sa.ForeignKey("notes.id"), index=True),
+    sa.Column("event", sa.String(32), nullable=False, server_default="note"),
     sa.Column("destination_id", sa.String(32), sa.ForeignKey("destinations.id"), nullable=False),
     # The exact body, kept so that an id can never go out with two different ones.
     sa.Column("body", sa.Text, nullable=False),
@@ -96,7 +141,13 @@ deliveries = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("next_ms", sa.BigInteger),
     sa.Column("trouble", sa.Text),
-    sa.UniqueConstraint("note_id", "destination_id"),
+    # The next try has its place in the destination's rate.
+    sa.Column("reserved", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When a try began whose end is not known yet; kept for destinations that want to be asked.
+    sa.Column("begun_ms", sa.BigInteger),
+    # What the assistant answered.
+    sa.Column("answer", sa.Text),
+    sa.Index("ix_deliveries_of", "destination_id", "state"),
 )
 
 tries = sa.Table(
@@ -124,6 +175,31 @@ sessions = sa.Table(
     sa.Column("token_hash", sa.String(64), primary_key=True),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("expires_ms", sa.BigInteger, nullable=False),
+    # The browser, as it calls itself.
+    sa.Column("name", sa.Text),
+    # Whether it began with a link, and not with the password.
+    sa.Column("by_link", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("seen_ms", sa.BigInteger),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("used_ms", sa.BigInteger),
+)
+
+# One row, with the number 1, or none.
+password = sa.Table(
+    "password",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
 )
 
 
@@ -136,6 +212,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+@overload
+def iso(time_ms: int) -> str: ...
+@overload
+def iso(time_ms: None) -> None: ...
 def iso(time_ms: int | None) -> str | None:
     """ISO 8601 with milliseconds and `Z`; None stays None."""
     if time_ms is None:
@@ -143,11 +223,24 @@ def iso(time_ms: int | None) -> str | None:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def connect(database: Path) -> sa.Engine:
-    """An engine on the database, durable at every commit: WAL, synchronous=FULL, busy time-out.
+def connect(settings: Settings) -> sa.Engine:
+    """An engine on the database of the settings, durable at every commit.
 
     Its errors do not show the values, which may be secrets."""
-    engine = sa.create_engine(f"sqlite:///{database}", hide_parameters=True)
+    if settings.database_url:
+        url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
+        # A process whose machine is gone must be known as dead within seconds (offbeat/pipeline.py, take_over).
+        options = (
+            "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=8000"
+        )
+        return sa.create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=20,
+            connect_args={"connect_timeout": 10, "options": options, "keepalives_idle": 10},
+        )
+    engine = sa.create_engine(f"sqlite:///{settings.database}", hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -160,6 +253,34 @@ def connect(database: Path) -> sa.Engine:
     return engine
 
 
+def copy_database(database: Path, copy: Path) -> None:
+    """Copies a SQLite database that may be in use, consistently; the copy is synced and readable to its owner only.
+
+    Raises sqlite3.Error and OSError."""
+    os.close(os.open(copy, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600))
+    source = sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_MS / 1000)
+    with contextlib.closing(source), contextlib.closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, not three
+    sync_file(copy)
+    sync_folder(copy.parent)
+
+
+def keep_before_migration(settings: Settings, revision: str) -> None:
+    """Copies the database as it is to `backups/` before it is changed. Raises OSError and sqlalchemy's errors."""
+    folder = settings.data / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    copy = folder / f"before-migration-of-{revision}-{now_ms()}.sqlite"
+    try:
+        copy_database(settings.database, copy)
+    except sqlite3.Error as error:
+        raise OSError(errno.EIO, f"{copy} cannot be written: {error}") from error
+    for old in sorted(folder.glob("before-migration-of-*.sqlite"), key=lambda path: path.stat().st_mtime)[
+        :-KEPT_BEFORE_MIGRATION
+    ]:
+        old.unlink()
+
+
 class Store:
     """The open data folder."""
 
@@ -167,7 +288,8 @@ class Store:
         """Makes the folder and the database where they are missing and migrates the database.
 
         Raises StoreError. Safe beside a running server."""
-        if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
+        on_sqlite = not settings.database_url
+        if on_sqlite and sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
             raise StoreError(
                 f"Python {sys.version_info.major}.{sys.version_info.minor} here uses SQLite "
                 f"{sqlite3.sqlite_version}, and the workflow engine needs 3.42 or later with Python 3.12 or "
@@ -179,21 +301,53 @@ class Store:
             for folder in (settings.notes, settings.cache, settings.models):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self.is_new = not settings.database.exists()
-            # Made here so that it is readable to its owner only; SQLite gives its other files the same mode.
-            os.close(os.open(settings.database, os.O_CREAT | os.O_RDWR, 0o600))
+            if on_sqlite:
+                # Made here so that it is readable to its owner only; SQLite gives its other files the same mode.
+                os.close(os.open(settings.database, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
             raise StoreError(f"OFFBEAT_DATA={str(settings.data)!r} cannot be used: {error}") from error
-        self.engine = connect(settings.database)
+        try:
+            self.storage = ObjectStorage(settings.storage) if settings.storage else None
+        except ValueError as error:
+            raise StoreError(str(error)) from error
+        self.engine = connect(settings)
+        shown = settings.database if on_sqlite else f"OFFBEAT_DATABASE_URL ({self.engine.url.render_as_string()})"
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         try:
+            self._migrate(config)
+        except CommandError as error:
+            raise StoreError(f"{shown} was made by a newer version of Offbeat: {error}") from error
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise StoreError(f"{shown} cannot be used: {error}") from error
+
+    def _migrate(self, config: Config) -> None:
+        """To the newest revision, in one transaction."""
+        if self.engine.dialect.name == "postgresql":
             with self.write() as connection:
+                self.is_new = MigrationContext.configure(connection).get_current_revision() is None
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-        except CommandError as error:
-            raise StoreError(f"{settings.database} was made by a newer version of Offbeat: {error}") from error
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"{settings.database} cannot be used: {error}") from error
+            return
+        with self.engine.connect() as connection:
+            before = MigrationContext.configure(connection).get_current_revision()
+            connection.rollback()
+            if before not in (None, ScriptDirectory.from_config(config).get_current_head()):
+                keep_before_migration(self.settings, str(before))
+            # As SQLite wants it of who builds a table anew; the setting is without effect within a transaction.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.rollback()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            revision = MigrationContext.configure(connection)
+            before = revision.get_current_revision()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            if before != revision.get_current_revision():
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                if broken is not None:
+                    raise StoreError(f"{self.settings.database} is damaged: a row of {broken[0]} lacks what it is of")
+            connection.commit()
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -205,12 +359,39 @@ class Store:
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that holds the write lock from its beginning, so what it reads stays so until it commits."""
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE_LOCK})
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def note_path(self, note_id: str) -> Path:
-        """Where the sound of a note is stored."""
-        return self.settings.notes / f"{note_id}.wav"
+        """Where the sound of a note is stored: `.wav` of a device, `.sound` of whatever format was uploaded."""
+        return self.settings.notes / (f"{note_id}.sound" if note_id.startswith("up_") else f"{note_id}.wav")
+
+    def keep_sound(self, note_id: str) -> None:
+        """Puts the whole, synced file of a note where all processes can read it. Before its row says so.
+
+        Raises OSError."""
+        if self.storage is not None:
+            self.storage.keep(note_id, self.note_path(note_id))
+
+    def sound_path(self, note_id: str) -> Path:
+        """A file to read the sound of a whole note from. Raises OSError, FileNotFoundError where there is none."""
+        path = self.note_path(note_id)
+        if path.exists():
+            os.utime(path)  # with an object store, old ones are removed by their time
+        elif self.storage is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        else:
+            self.storage.fetch(note_id, path)
+        return path
+
+    def remove_sound(self, note_id: str) -> None:
+        """Removes the sound of a note; no harm if it is not there. Raises OSError."""
+        self.note_path(note_id).unlink(missing_ok=True)
+        if self.storage is not None:
+            self.storage.remove(note_id)
 
     def close(self) -> None:
         self.engine.dispose()

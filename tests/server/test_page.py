@@ -1,5 +1,6 @@
 """The page's port: who may see what, and what they see."""
 
+import asyncio
 import re
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import requests
 from device_client import silence
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from house import House
 from offbeat import devices, page
 from server_process import until
@@ -24,12 +25,12 @@ OPEN = {("GET", "/healthz"), ("GET", "/sign-in"), ("POST", "/api/sign-in")}
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:
     """All (method, path) of an application, the mounted static files left out."""
     found = []
-    for route in app.routes:
-        if isinstance(route, Mount):
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, Mount):
             assert route.path == "/static"
             continue
-        assert isinstance(route, APIRoute), f"a route of an unknown kind: {route}"
-        found += [(method, route.path) for method in sorted(route.methods)]
+        assert isinstance(route.original_route, APIRoute), f"a route of an unknown kind: {route}"
+        found += [(method, str(route.path)) for method in sorted(route.methods or ())]
     return found
 
 
@@ -48,7 +49,7 @@ def note_id(house: House, spoken: bytes) -> str:
 
 
 def page_app() -> FastAPI:
-    return page.make_app(store=None)  # type: ignore[arg-type]  # only its table of routes is looked at
+    return page.make_app(store=None, pipeline=None)  # type: ignore[arg-type]  # only its table of routes is looked at
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(set(routes_of(page_app())) - OPEN))
@@ -115,14 +116,28 @@ def test_other_sites_cannot_post(house: House, session: requests.Session, path: 
 def test_a_body_that_is_too_long_is_not_read(house: House) -> None:
     head = "POST /api/sign-in HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nContent-Type: application/json\r\n"
     for more in (
-        "Content-Length: 4097\r\n\r\n",
+        f"Content-Length: {page.MAX_BODY_BYTES + 1}\r\n\r\n",
         "Content-Length: 99999999999999\r\n\r\n",
-        "Transfer-Encoding: chunked\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n" + f"{page.MAX_BODY_BYTES + 1:x}\r\n" + "x" * (page.MAX_BODY_BYTES + 1),
     ):
         with socket.create_connection(("127.0.0.1", house.server.port), timeout=10) as connection:
             connection.sendall((head + more).encode())
             answer = b"".join(iter(lambda: connection.recv(4096), b""))  # it ends the connection
-        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.startswith(b"HTTP/1.1 413 ") and answer.endswith(b"}"), answer
+
+
+def test_a_body_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "IDLE_TIMEOUT_S", 0.05)
+    seen: list[str] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        seen.append((await receive())["type"])
+
+    asyncio.run(asyncio.wait_for(page.Frame(app)({"type": "http"}, receive, receive), 5))
+    assert seen == ["http.disconnect"]
 
 
 def test_a_sign_in_link_works_once_and_sign_out_ends_it(house: House) -> None:

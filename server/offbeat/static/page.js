@@ -1,6 +1,8 @@
 // The page: asks for the overview, redraws what changed.
 import { ClockCard } from "./clock.js";
-import { ago, errorsOf, make } from "./elements.js";
+import { decisions, drawDestinations } from "./destinations.js";
+import { act, ago, button, errorsOf, make } from "./elements.js";
+import { People } from "./people.js";
 import { Player } from "./player.js";
 
 const POLL_MS = 1500;
@@ -25,6 +27,7 @@ function stateOf(note) {
   if (note.trouble) return "waiting";
   if (PENDING[note.state]) return PENDING[note.state];
   if (note.deliveries.some((delivery) => delivery.state === "pending")) return "being delivered";
+  if (note.deliveries.some((delivery) => delivery.state === "in_doubt")) return "waits for you";
   if (note.deliveries.some((delivery) => delivery.state === "ended")) return "not delivered";
   return note.state;
 }
@@ -51,11 +54,12 @@ class NoteCard {
     this.element = make("article", { class: "note" });
     this.player = null;
     this.drawn = "";
+    this.editing = false; // then it is not redrawn: what somebody is writing would be lost
   }
 
   draw(note) {
     const signature = JSON.stringify(note);
-    if (signature === this.drawn) return;
+    if (signature === this.drawn || this.editing) return;
     this.drawn = signature;
     const recorded = note.recorded_at !== null;
     const when = new Date(note.recorded_at ?? note.received_at ?? note.created_at);
@@ -65,7 +69,8 @@ class NoteCard {
     const meta = make(
       "footer",
       {},
-      make("span", {}, note.device_name),
+      make("span", {}, note.device_name ?? note.source),
+      note.edited_at ? make("span", {}, "corrected") : null,
       recorded || note.state === "receiving" ? null : make("span", {}, "time of recording unknown"),
       note.lost_samples ? make("span", {}, `${(note.lost_samples / 16000).toFixed(2)} s lost`) : null,
       make("span", { class: troubles.length ? "state wrong" : `state ${note.state}` }, state),
@@ -77,13 +82,57 @@ class NoteCard {
       make(
         "div",
         { class: "what" },
+        note.title ? make("h3", { class: "title" }, note.title) : null,
         textOf(note),
         ...troubles.map((trouble) => make("p", { class: "trouble" }, trouble)),
+        ...decisions(note).filter((part) => part !== null),
         whole ? this.player.element : null,
         meta,
+        whole ? this.actions(note) : null,
       ),
     );
     this.day = dayOf(when);
+  }
+
+  /** What can be done with a note. */
+  actions(note) {
+    const path = `/notes/${encodeURIComponent(note.id)}`;
+    const correct = make("button", { class: "quiet", type: "button" }, "Correct");
+    correct.addEventListener("click", () => this.edit(note, path));
+    const again = async () => changed(await act("POST", `${path}/retry`));
+    const remove = async () => {
+      if (!confirm("Delete this note, its text and its sound?")) return;
+      await act("DELETE", path);
+      changed(note, true);
+    };
+    return make(
+      "p",
+      { class: "actions" },
+      note.text === null ? null : correct,
+      note.state === "received" && note.trouble ? button("Try again", again) : null,
+      button("Delete", remove),
+    );
+  }
+
+  edit(note, path) {
+    const field = make("textarea", { "aria-label": "Text", rows: "4", maxlength: "200000" });
+    field.value = note.text;
+    const close = () => {
+      this.editing = false;
+      this.drawn = "";
+      drawNotes();
+    };
+    const save = async () => {
+      const saved = await act("PATCH", path, { text: field.value });
+      this.editing = false;
+      changed(saved);
+    };
+    const cancel = make("button", { class: "quiet", type: "button" }, "Cancel");
+    cancel.addEventListener("click", close);
+    this.editing = true;
+    this.element.querySelector(".text").replaceWith(field);
+    this.element.querySelector(".actions").replaceChildren(button("Save", save), cancel);
+    field.focus();
   }
 }
 
@@ -91,10 +140,23 @@ const cards = new Map(); // note id -> NoteCard, of all that was ever shown
 let latest = []; // the overview's notes
 let older = []; // what "Show older notes" brought
 let cursor = null;
+let found = null; // what a search found, null without one
+let query = "";
+
+/** Takes over what became of a note, at once; the next overview has it, too. */
+function changed(note, isGone = false) {
+  const update = (list) => list.flatMap((one) => (one.id !== note.id ? [one] : isGone ? [] : [note]));
+  latest = update(latest);
+  older = update(older);
+  if (found !== null) found.notes = update(found.notes);
+  if (isGone) cards.delete(note.id);
+  else if (cards.has(note.id)) cards.get(note.id).drawn = "";
+  drawNotes();
+}
 
 function drawNotes() {
   const known = new Set(latest.map((note) => note.id));
-  const all = [...latest, ...older.filter((note) => !known.has(note.id))];
+  const all = found?.notes ?? [...latest, ...older.filter((note) => !known.has(note.id))];
   const wanted = [];
   let day = null;
   for (const note of all) {
@@ -113,7 +175,8 @@ function drawNotes() {
     if (place.children[index] !== element) place.insertBefore(element, place.children[index] ?? null);
   });
   while (place.children.length > wanted.length) place.lastElementChild.remove();
-  $("more").hidden = cursor === null;
+  $("more").hidden = (found === null ? cursor : found.next) === null;
+  $("found").textContent = found === null ? "" : found.notes.length ? "" : "No note has these words.";
 }
 
 const headings = new Map();
@@ -124,7 +187,7 @@ function heading(day) {
 
 function drawEmpty(overview) {
   const place = $("empty");
-  place.hidden = overview.notes.length > 0;
+  place.hidden = overview.notes.length > 0 || found !== null;
   if (!place.hidden) {
     const hasPendant = overview.devices.some((device) => device.app === "pendant");
     place.replaceChildren(
@@ -171,27 +234,6 @@ function drawDevices(devices, nowMs) {
   if (elements.some((element, index) => place.children[index] !== element)) place.replaceChildren(...elements);
 }
 
-function drawDestinations(destinations) {
-  const place = $("destinations");
-  if (destinations.length === 0) {
-    place.replaceChildren(
-      make("p", { class: "hint" }, "Nowhere: notes stay on this page. To post their text to a webhook, run"),
-      make("pre", {}, make("code", {}, "offbeat destination add https://…")),
-    );
-    return;
-  }
-  place.replaceChildren(
-    ...destinations.map((destination) =>
-      make(
-        "section",
-        { class: "device" },
-        make("h3", {}, destination.to),
-        destination.ended ? make("p", { class: "trouble" }, destination.ended) : make("p", {}, "webhook"),
-      ),
-    ),
-  );
-}
-
 let tag = "";
 let overview = null;
 let skewMs = 0; // the server's time less this machine's
@@ -225,7 +267,7 @@ async function poll() {
       if (older.length === 0) cursor = overview.next;
       drawNotes();
       drawEmpty(overview);
-      drawDestinations(overview.destinations);
+      drawDestinations($("destinations"), overview.destinations);
     }
     drawDevices(overview.devices, Date.now() + skewMs);
     complain("");
@@ -237,14 +279,41 @@ async function poll() {
 }
 
 async function more() {
+  const asked = query;
+  const before = found === null ? cursor : found.next;
   try {
-    const page = await (await ask(`/api/notes?before=${cursor}`)).json();
-    older = [...older, ...page.notes];
-    cursor = page.next;
+    const page = await (await ask(`/api/notes?before=${before}&q=${encodeURIComponent(asked)}`)).json();
+    if (asked !== query) return;
+    if (found === null) {
+      older = [...older, ...page.notes];
+      cursor = page.next;
+    } else found = { notes: [...found.notes, ...page.notes], next: page.next };
     drawNotes();
   } catch (error) {
     complain(`The older notes did not come (${error.message}). Try again.`);
   }
+}
+
+let typing = 0;
+function search() {
+  query = $("search").value.trim();
+  clearTimeout(typing);
+  if (query === "") {
+    found = null;
+    drawNotes();
+    return;
+  }
+  typing = setTimeout(async () => {
+    const asked = query;
+    try {
+      const page = await (await ask(`/api/notes?q=${encodeURIComponent(asked)}`)).json();
+      if (asked !== query) return; // an older answer that was overtaken
+      found = page;
+      drawNotes();
+    } catch (error) {
+      complain(`The search did not work (${error.message}). Try again.`);
+    }
+  }, 200);
 }
 
 async function signOut() {
@@ -262,6 +331,8 @@ function frame() {
   requestAnimationFrame(frame);
 }
 
+$("people").append(new People().element);
+$("search").addEventListener("input", search);
 $("more").addEventListener("click", more);
 $("sign-out").addEventListener("click", signOut);
 document.addEventListener("visibilitychange", poll);

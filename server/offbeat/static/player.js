@@ -36,8 +36,8 @@ export class Player {
     const original = document.createElement("a");
     original.href = `/api/notes/${noteId}/original`;
     original.className = "original";
-    original.textContent = "WAV";
-    original.title = "Download the file as the device sent it";
+    original.textContent = "File";
+    original.title = "Download the file as it was sent";
     this.element = document.createElement("div");
     this.element.className = "player";
     this.element.append(this.button, this.line, this.time, original);

@@ -2,13 +2,12 @@
 const token = location.hash.slice(1);
 const problem = document.getElementById("problem");
 
-async function signIn() {
-  history.replaceState(null, "", location.pathname);
+async function signIn(shown) {
   try {
     const answer = await fetch("/api/sign-in", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ token }),
+      body: JSON.stringify(shown),
       signal: AbortSignal.timeout(15000),
     });
     if (answer.ok) {
@@ -16,12 +15,19 @@ async function signIn() {
       return;
     }
     const { detail } = await answer.json();
-    problem.textContent = typeof detail === "string" ? detail : "This link is not whole. Copy all of it.";
+    problem.textContent = answer.status === 422 && shown.token ? "This link is not whole. Copy all of it." : detail;
   } catch (error) {
     problem.textContent = `The server does not answer (${error.message}). Reload to try again.`;
   }
   problem.hidden = false;
 }
 
-if (token) signIn();
+if (token) {
+  history.replaceState(null, "", location.pathname);
+  signIn({ token });
+}
+document.getElementById("password-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn({ password: document.getElementById("password").value });
+});
 window.addEventListener("hashchange", () => location.reload());

@@ -1,0 +1,8 @@
+"""Holds the place of the revision with the devices' twin."""
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    pass

@@ -1,0 +1,378 @@
+"""The notes as people and scripts see them: listed, searched, added, corrected, deleted."""
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from offbeat import log, sound
+from offbeat.deliveries import forget
+from offbeat.delivery import place
+from offbeat.store import (
+    Store,
+    deliveries,
+    destinations,
+    devices,
+    iso,
+    notes,
+    now_ms,
+    sync_folder,
+    tries,
+)
+
+if TYPE_CHECKING:
+    from offbeat.pipeline import Pipeline
+
+MAX_UPLOAD_BYTES = 512 * 1024 * 1024
+MAX_DURATION_MS = 2 * 3_600_000
+# Notes that wait for their text; beyond that the server takes no more from people and scripts, only from devices.
+MAX_WAITING = 10_000
+LISTED = [column for column in notes.c if column.name not in ("words", "transcript")]
+DELIVERED: list[sa.ColumnElement[Any]] = [
+    *[column for column in deliveries.c if column.name != "body"],
+    destinations.c.url,
+    destinations.c.name.label("destination_name"),
+]
+
+
+_adding = threading.Lock()
+
+
+class Refused(Exception):
+    """What was asked cannot be done with this note; `status` is the HTTP answer's."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def terms(query: str) -> list[str]:
+    """The words to search for; signs between them count for nothing."""
+    return re.findall(r"\w+", query)[:20]
+
+
+def search(dialect: str, words: list[str], before: int | None, limit: int) -> sa.ColumnElement[bool]:
+    """The condition that title and text have, between them, words that begin with all of these.
+
+    In SQLite the index itself finds the newest `limit` notes before `before`: it has them in order of their numbers,
+    and of a common word it would find most notes. It knows none that are deleted, for they have no words."""
+    if dialect == "sqlite":
+        found = sa.text(
+            "SELECT rowid FROM notes_search WHERE notes_search MATCH :query AND rowid < :before"
+            " ORDER BY rowid DESC LIMIT :limit"
+        )
+        query = " ".join(f'"{word}"*' for word in words)
+        return notes.c.number.in_(
+            found.bindparams(query=query, before=2**62 if before is None else before, limit=limit)
+        )
+    query = " & ".join(f"'{word}':*" for word in words)
+    return sa.text(
+        "to_tsvector('simple', coalesce(notes.title, '') || ' ' || coalesce(notes.text, ''))"
+        " @@ to_tsquery('simple', :query)"
+    ).bindparams(query=query)  # type: ignore[return-value]
+
+
+def _delivery(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "webhook_id": row.id,
+        "to": place(row.url),
+        "state": row.state,
+        "tries": row.tries,
+        "next_at": iso(row.next_ms),
+        "trouble": row.trouble,
+        "destination": row.destination_id,
+        "destination_name": row.destination_name,
+        "answer": row.answer,
+    }
+
+
+def _note(row: sa.Row[Any], its_deliveries: list[sa.Row[Any]]) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "id": row.id,
+        "device": row.device_id,
+        "device_name": row.device_name,
+        "source": row.source,
+        "title": row.title,
+        "state": row.state,
+        "set_aside": row.set_aside,
+        "trouble": row.trouble,
+        "text": row.text,
+        "edited_at": iso(row.edited_ms),
+        "language": row.language,
+        "duration_s": None if row.duration_ms is None else row.duration_ms / 1000,
+        "length_bytes": row.length_bytes,
+        "lost_samples": row.lost_samples,
+        "recorded_at": iso(row.recorded_ms),
+        "received_at": iso(row.received_ms),
+        "created_at": iso(row.created_ms),
+        "deliveries": [_delivery(one) for one in its_deliveries],
+    }
+
+
+def _deliveries(connection: sa.Connection, note_ids: list[str]) -> dict[str, list[sa.Row[Any]]]:
+    rows = connection.execute(
+        sa.select(*DELIVERED)
+        .join(destinations, destinations.c.id == deliveries.c.destination_id)
+        .where(deliveries.c.note_id.in_(note_ids))
+        .order_by(deliveries.c.created_ms)
+    )
+    found: dict[str, list[sa.Row[Any]]] = {}
+    for row in rows:
+        found.setdefault(row.note_id, []).append(row)
+    return found
+
+
+class Notebook:
+    """Reads and changes notes. All of it blocks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def page(self, before: int | None, limit: int, query: str = "") -> dict[str, Any]:
+        """Notes, newest first, and the cursor of the next page."""
+        chosen = (
+            sa.select(*LISTED, devices.c.name.label("device_name"))
+            .outerjoin(devices, devices.c.id == notes.c.device_id)
+            .where(notes.c.deleted_ms.is_(None))
+            .order_by(notes.c.number.desc())
+            .limit(limit + 1)
+        )
+        if before is not None:
+            chosen = chosen.where(notes.c.number < before)
+        if query:
+            words, dialect = terms(query), self._store.engine.dialect.name
+            chosen = chosen.where(search(dialect, words, before, limit + 1) if words else sa.false())
+        with self._store.read() as connection:
+            rows: list[sa.Row[Any]] = list(connection.execute(chosen))
+            their_deliveries = _deliveries(connection, [row.id for row in rows])
+        page = rows[:limit]
+        return {
+            "notes": [_note(row, their_deliveries.get(row.id, [])) for row in page],
+            "next": page[-1].number if len(rows) > limit else None,
+        }
+
+    def note(self, note_id: str) -> dict[str, Any]:
+        """One note with its words and the log of its deliveries. Raises Refused (404)."""
+        with self._store.read() as connection:
+            row = connection.execute(
+                sa.select(notes, devices.c.name.label("device_name"))
+                .outerjoin(devices, devices.c.id == notes.c.device_id)
+                .where(notes.c.id == note_id, notes.c.deleted_ms.is_(None))
+            ).one_or_none()
+            if row is None:
+                raise Refused(404, "there is no such note")
+            its_deliveries = _deliveries(connection, [note_id]).get(note_id, [])
+            note = _note(row, its_deliveries)
+            note["words"] = row.words or []
+            note["transcript"] = row.text if row.transcript is None else row.transcript
+            for one, delivery in zip(its_deliveries, note["deliveries"], strict=True):
+                entries = sa.select(tries).where(tries.c.delivery_id == one.id).order_by(tries.c.number)
+                delivery["log"] = [
+                    {
+                        "at": iso(entry.at_ms),
+                        "took_ms": entry.took_ms,
+                        "status": entry.status,
+                        "answer": entry.answer,
+                        "error": entry.error,
+                    }
+                    for entry in connection.execute(entries)
+                ]
+        return note
+
+    def sound_of(self, note_id: str) -> tuple[Path, str]:
+        """The file of a whole note and its media type. Raises Refused (404)."""
+        with self._store.read() as connection:
+            chosen = sa.select(notes.c.state, notes.c.media_type).where(
+                notes.c.id == note_id, notes.c.deleted_ms.is_(None)
+            )
+            row = connection.execute(chosen).one_or_none()
+        if row is None or row.state == "receiving":
+            raise Refused(404, "there is no such note, or it is not here as a whole yet")
+        try:
+            path = self._store.sound_path(note_id)
+        except FileNotFoundError:
+            raise Refused(404, "the note's file is missing") from None
+        return path, row.media_type or "audio/wav"
+
+    def correct(self, note_id: str, changes: dict[str, str | None]) -> None:
+        """Changes `text` and `title`; what the transcriber wrote is kept beside. Raises Refused (404, 409)."""
+        with self._store.write() as connection:
+            row = self._existing(connection, note_id)
+            values: dict[str, Any] = {}
+            if "title" in changes:
+                values["title"] = changes["title"] or None
+            text = changes.get("text")
+            if text is not None and text != row.text:
+                if row.text is None:
+                    raise Refused(409, "this note has no text yet")
+                transcript = row.text if row.transcript is None else row.transcript
+                is_back = text == transcript
+                values["text"] = text
+                values["transcript"] = None if is_back else transcript
+                values["edited_ms"] = None if is_back else now_ms()
+            if values:
+                connection.execute(sa.update(notes).where(notes.c.id == note_id).values(values))
+
+    def delete(self, note_id: str) -> None:
+        """Leaves a tombstone, which still confirms the note to its device, and removes the sound.
+
+        Raises Refused (404, 409)."""
+        with self._store.write() as connection:
+            row = self._existing(connection, note_id)
+            if row.state == "receiving":
+                raise Refused(409, "this note is still arriving: its device holds the rest of it")
+            said = ("text", "title", "words", "transcript", "language", "trouble", "edited_ms")
+            connection.execute(
+                sa.update(notes)
+                .where(notes.c.id == note_id)
+                .values(state="deleted", deleted_ms=now_ms(), set_aside=False, **dict.fromkeys(said))
+            )
+            forget(connection, note_id)
+        log.get().info("note deleted", note=note_id)
+        try:
+            sweep(self._store)
+        except OSError as error:  # housekeeping tries again
+            log.get().error("the sound of a deleted note cannot be removed yet", note=note_id, error=str(error))
+
+    def retry(self, note_id: str, pipeline: "Pipeline") -> None:
+        """Transcribes a note that was set aside, or that waits, now. Raises Refused (404, 409)."""
+        with self._store.write() as connection:
+            row = self._existing(connection, note_id)
+            if row.state != "received":
+                raise Refused(409, f"this note is {row.state}: there is nothing to try again")
+            connection.execute(
+                sa.update(notes)
+                .where(notes.c.id == note_id)
+                .values(set_aside=False, starts=0, trouble=None, attempt=row.attempt + 1)
+            )
+            pipeline.enqueue_note(connection, note_id, row.attempt + 1)
+
+    @staticmethod
+    def _existing(connection: sa.Connection, note_id: str) -> sa.Row[Any]:
+        chosen = sa.select(notes).where(notes.c.id == note_id, notes.c.deleted_ms.is_(None))
+        row = connection.execute(chosen).one_or_none()
+        if row is None:
+            raise Refused(404, "there is no such note")
+        return row
+
+    def add(
+        self,
+        incoming: "Incoming",
+        pipeline: "Pipeline",
+        *,
+        source: str,
+        owner: str,
+        client_id: str | None,
+        title: str | None,
+        recorded_ms: int | None,
+    ) -> tuple[str, bool]:
+        """Takes in a file that was uploaded. Returns the note's id, and whether it is new.
+
+        The same `client_id` of the same `owner`, or without one the same content, is the same note.
+        Raises Refused (409, 415, 503)."""
+        sha256, length_bytes = incoming.finish()
+        try:
+            duration_ms, media_type = sound.probe(incoming.path)
+        except sound.SoundError as error:
+            raise Refused(415, f"this cannot be used: {error}") from None
+        if duration_ms is not None and duration_ms > MAX_DURATION_MS:
+            raise Refused(415, f"a note lasts at most {MAX_DURATION_MS // 60_000} minutes here")
+        key = sha256 if client_id is None else hashlib.sha256(f"{owner}\0{client_id}".encode()).hexdigest()
+        note_id = f"up_{key[:32]}"
+        now = now_ms()
+        values = {
+            "id": note_id,
+            "source": source,
+            "title": title or None,
+            "length_bytes": length_bytes,
+            "sha256": sha256,
+            "media_type": media_type,
+            "state": "received",
+            "created_ms": now,
+            "received_ms": now,
+            "recorded_ms": recorded_ms,
+            "duration_ms": duration_ms,
+        }
+        with _adding:  # one at a time, so that of two files under one id only one takes the place
+            with self._store.read() as connection:
+                known = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one_or_none()
+                waiting = sa.select(sa.func.count()).where(notes.c.state.in_(("received", "transcribing")))
+                is_full = (connection.scalar(waiting) or 0) >= MAX_WAITING
+            if known is not None and known.deleted_ms is not None:
+                raise Refused(409, "this note was deleted: give it another `id` to add it again")
+            if known is not None and known.sha256 != sha256:
+                raise Refused(409, "this `id` belongs to another file")
+            if known is not None:
+                return note_id, False
+            if is_full:
+                raise Refused(503, "too many notes wait for their text: try again later")
+            # The file first: a row without its file would be a loss, a file without a row is written over.
+            path = self._store.note_path(note_id)
+            os.replace(incoming.path, path)
+            sync_folder(path.parent)
+            self._store.keep_sound(note_id)
+            with self._store.write() as connection:
+                connection.execute(sa.insert(notes).values(values))
+        pipeline.begin_note(note_id)
+        log.get().info("note uploaded", note=note_id, bytes=length_bytes)
+        return note_id, True
+
+
+class Incoming:
+    """A file that is being uploaded; it is gone at the end of the `with` unless it became a note.
+
+    It lies in the cache's folder, where housekeeping removes what a kill left."""
+
+    def __init__(self, store: Store) -> None:
+        descriptor, name = tempfile.mkstemp(dir=store.settings.cache, suffix=".part")
+        self.path = Path(name)
+        self._file = os.fdopen(descriptor, "wb")
+        self._digest = hashlib.sha256()
+        self._length_bytes = 0
+
+    def __enter__(self) -> "Incoming":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+        finally:
+            self.path.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Raises OSError."""
+        self._file.write(data)
+        self._digest.update(data)
+        self._length_bytes += len(data)
+
+    def finish(self) -> tuple[str, int]:
+        """Syncs it. Returns SHA-256 and length. Raises OSError."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest(), self._length_bytes
+
+
+def sweep(store: Store) -> int:
+    """Removes the sound of deleted notes that a kill or a failure left. Returns how many there were."""
+    with store.read() as connection:
+        chosen = sa.select(notes.c.id).where(notes.c.deleted_ms.is_not(None), notes.c.has_file.is_(True))
+        left = list(connection.scalars(chosen))
+    for note_id in left:
+        store.remove_sound(note_id)
+        with contextlib.suppress(FileNotFoundError):
+            sound.playable_path(note_id, store.settings.cache).unlink()
+    if left:
+        sync_folder(store.settings.notes)
+        with store.write() as connection:
+            for start in range(0, len(left), 500):
+                part = left[start : start + 500]
+                connection.execute(sa.update(notes).where(notes.c.id.in_(part)).values(has_file=False))
+    return len(left)

@@ -1,0 +1,234 @@
+"""Causes that come and go: a full disk, a locked database, a note that kills the process. Each leaves a clear state,
+the others go on, and nothing is lost when the cause is gone.
+
+The pitfalls of the workflow engine that were met before it was chosen, and where each one is tested:
+- jobs of another application version stay stuck: pinned; `test_the_version_of_the_engine_s_jobs_is_pinned` here
+- Python 3.12 with an old SQLite: refused with words; `test_an_old_sqlite_is_refused` here
+- no WAL by itself: `test_the_database_is_durable` here
+- one process a SQLite file: test_command.py, `test_a_second_serve_is_refused`
+- tables are the truth, jobs may be lost: test_pipeline.py, `test_lost_jobs_and_repeated_crashes`
+- a row and its job: `test_a_note_whose_job_was_never_written_is_taken_up` here
+- an existing workflow id does not run again: attempts have ids of their own; test_inside.py
+- the step between its commit and the engine's knowing of it: test_inside.py, `test_killed_after_…`
+- long retries hold no slot: the next attempt is enqueued with a delay; test_inside.py, `test_housekeeping` (DELAYED)
+- a note that kills the process: `test_a_note_that_kills_the_process_is_set_aside` here
+- pickle in the database: `test_the_version_of_the_engine_s_jobs_is_pinned` here
+- finished workflows pile up: test_inside.py, `test_housekeeping`
+- PostgreSQL does not resume a dead worker's jobs: test_postgres.py
+- an upload that appends where its own record says, not where the file ends: test_upload.py, test_kill.py
+"""
+
+import contextlib
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from device_client import DeviceClient
+from offbeat import store
+from offbeat.settings import Settings
+from server_process import DEMO_MODEL, ServerProcess, WebhookReceiver, until
+
+SENTENCE = "remind me to buy milk tomorrow"
+
+
+def limit_files(server: ServerProcess, size_bytes: int) -> None:
+    """From now on the process cannot make a file longer than that: what a full disk does to it, without a full disk."""
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk(tmp_path: Path, spoken: bytes) -> None:
+    with ServerProcess(tmp_path / "data") as server, WebhookReceiver() as receiver:
+        server.add_destination(receiver.url)
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        first, second = client.new_id(), client.new_id()
+        assert client.patch(first, spoken).status == 200
+        receiver.wait(1)
+        limit_files(server, 10_000)
+        refused = client.patch(second, spoken)
+        assert refused.status in (503, 507), refused
+        assert len(receiver.received) == 1
+        limit_files(server, resource.RLIM_INFINITY)
+        # Nothing needs to be done: the device goes on from what is stored.
+        offset = int(client.standing(second).headers.get("upload-offset", 0))
+        assert offset <= 10_000
+        assert client.patch(second, spoken, offset).status == 200
+        assert receiver.wait(2)[1].json["data"] == {
+            **receiver.received[1].json["data"],
+            "id": second,
+            "text": SENTENCE,
+        }
+
+
+def test_a_locked_database(tmp_path: Path, spoken: bytes) -> None:
+    with ServerProcess(tmp_path / "data") as server, WebhookReceiver() as receiver:
+        server.add_destination(receiver.url)
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        first, second = client.new_id(), client.new_id()
+        assert client.patch(first, spoken).status == 200
+        with contextlib.closing(sqlite3.connect(server.data / "offbeat.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # of a program that somebody runs by hand
+            with pytest.raises(TimeoutError), server.connect(timeout_s=2) as connection:
+                headers = client.append_headers(spoken, 0, spoken)
+                connection.sendall(client.head("PATCH", f"/api/device/notes/{second}", headers) + spoken)
+                connection.recv(1)  # it waits: that is no error yet
+            other.execute("ROLLBACK")
+        until(lambda: len(receiver.received) >= 1, 20, "the first note")
+        offset = int(client.standing(second).headers.get("upload-offset", 0))
+        assert client.patch(second, spoken, offset).status == 200
+        until(lambda: {got.json["data"]["id"] for got in receiver.received} == {first, second}, 20, "both notes")
+
+
+DEADLY = """
+import os, sys
+from pathlib import Path
+from offbeat import cli, pipeline, transcriber
+
+pipeline.MAX_STARTS = 2  # of 5: each start takes seconds
+real = transcriber.Transcriber._transcribe
+def deadly(self, model, path):
+    if path.stem == Path(os.environ["DEADLY"]).read_text():
+        os._exit(11)
+    return real(self, model, path)
+transcriber.Transcriber._transcribe = deadly
+cli.app(["serve"])
+"""
+
+
+class DeadlyServer(ServerProcess):
+    """A server that one of its notes kills."""
+
+    def run(self, deadly: Path) -> "subprocess.Popen[bytes]":
+        with open(self.log_path, "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", DEADLY],
+                env={**self._environment, "DEADLY": str(deadly)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+
+def test_a_note_that_kills_the_process_is_set_aside(tmp_path: Path, spoken: bytes) -> None:
+    folder = tmp_path / "model"  # not there yet, so that the notes wait
+    with ServerProcess(tmp_path / "data", model=folder) as server, WebhookReceiver() as receiver:
+        server.add_destination(receiver.url)
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        note_ids = [client.new_id() for _ in range(3)]
+        for note_id in note_ids:
+            assert client.patch(note_id, spoken).status == 200
+    bad = note_ids[1]
+    (tmp_path / "deadly").write_text(bad)
+    with WebhookReceiver(receiver.port) as again:
+        deadly = DeadlyServer(tmp_path / "data", model=DEMO_MODEL)
+        starts = 0
+        process: Any = None
+        try:
+            while starts < 6:  # as systemd does
+                process = deadly.run(tmp_path / "deadly")
+                starts += 1
+                try:
+                    assert process.wait(8) == 11
+                except subprocess.TimeoutExpired:
+                    break  # it lives
+            assert starts <= 3
+            until(lambda: {got.json["data"]["id"] for got in again.received} == set(note_ids) - {bad}, 20, "the others")
+            row = until(lambda: (row := deadly.get(f"/api/notes/{bad}").json())["set_aside"] and row, 10, "set aside")
+            assert "2 times" in row["trouble"] and "The sound is kept" in row["trouble"]
+            # The cause is gone, and somebody asks for it again.
+            (tmp_path / "deadly").write_text("none")
+            assert deadly._session is not None
+            answer = deadly._session.post(f"{deadly.url}/api/notes/{bad}/retry", timeout=10)
+            assert answer.status_code in (200, 202, 204), answer.text
+            until(lambda: bad in {got.json["data"]["id"] for got in again.received}, 20, "the note")
+        finally:
+            if deadly._session is not None:
+                deadly._session.close()
+            process.kill()
+            process.wait(10)
+
+
+def test_a_note_whose_job_was_never_written_is_taken_up(tmp_path: Path, spoken: bytes) -> None:
+    """A kill between the commit of a note's row and the beginning of its workflow."""
+    program = """
+import os, sys
+from offbeat import cli, pipeline
+pipeline.Pipeline.begin_note = lambda self, note_id: os._exit(9)
+cli.app(["serve"])
+"""
+    with ServerProcess(tmp_path / "data") as server, WebhookReceiver() as receiver:
+        server.add_destination(receiver.url)
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        server.stop()
+        with open(server.log_path, "ab") as log:
+            process = subprocess.Popen([sys.executable, "-c", program], env=server._environment, stdout=log, stderr=log)
+        note_id = client.new_id()
+        until(lambda: "serving" in server.log()[-2000:] and _listens(server), 20, "the server")
+        with pytest.raises((OSError, ConnectionError)):
+            client.patch(note_id, spoken)
+        assert process.wait(10) == 9
+        server.start()
+        assert client.patch(note_id, spoken).status == 200  # the device did not hear of it, and asks again
+        assert receiver.wait(1)[0].json["data"]["id"] == note_id
+        time.sleep(0.5)
+        assert len(receiver.received) == 1
+
+
+def _listens(server: ServerProcess) -> bool:
+    try:
+        server.connect(1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_version_of_the_engine_s_jobs_is_pinned(tmp_path: Path, spoken: bytes) -> None:
+    with ServerProcess(tmp_path / "data", model=tmp_path / "none") as server:
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        assert client.patch(client.new_id(), spoken).status == 200
+        until(lambda: '"note waits"' in server.log(), 20, "the first attempt")
+    with contextlib.closing(sqlite3.connect(server.data / "offbeat.sqlite")) as connection:
+        rows = connection.execute("SELECT application_version, serialization FROM workflow_status").fetchall()
+    assert rows and {version for version, _ in rows} == {"1"}
+    assert all("json" in kind.lower() for _, kind in rows), "pickle in the database"
+
+
+def test_the_database_is_durable(tmp_path: Path) -> None:
+    opened = store.Store(Settings(data=tmp_path))
+    try:
+        with opened.read() as connection:
+            values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+        assert values == ["wal", 2]  # 2: FULL
+    finally:
+        opened.close()
+
+
+def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offbeat.store.sqlite3.sqlite_version_info", (3, 40, 1))
+    newer = namedtuple("newer", "major minor")(3, 12)
+    monkeypatch.setattr("offbeat.store.sys", SimpleNamespace(version_info=newer))
+    with pytest.raises(store.StoreError, match=r"needs 3\.42 or later"):
+        store.Store(Settings(data=tmp_path))
+
+
+def test_the_idle_server_is_small(tmp_path: Path, spoken: bytes) -> None:
+    """Without a model: before its first note."""
+    with ServerProcess(tmp_path / "data") as server:
+        server.add_device("p7", "pendant")
+        server.get("/api/notes")
+        time.sleep(1)
+        megabytes = _memory_mb(server.pid)
+        print(f"idle, before the first note: {megabytes:.0f} MB")
+        assert megabytes < 150
+
+
+def _memory_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
