@@ -12,7 +12,7 @@ import esp32
 import machine
 import network
 from device import config as device_config
-from device import log, walltime
+from device import log, sntp, walltime
 from device.button import Button
 from device.light import Light
 from device.ticks import diff
@@ -451,12 +451,13 @@ async def main(settings: dict, board: dict) -> None:
     dark = board["light_active_low"]
     light = Light(machine.Pin(pins["light"], machine.Pin.OUT, value=dark), dark)
     wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF))
+    manners = sntp.Manners(settings["ntp"])
     beside = {
         "light": light.run,
         "light's meaning": lambda: _show(clock, light),
         "button": lambda: _press(clock, button, light),
         "WiFi": lambda: _join(wifi),
-        "time": lambda: sync.run(clock, wifi, settings["ntp"]),
+        "time": lambda: sync.run(clock, wifi, manners),
     }
     if "server" in settings:
         beside["check-in"] = lambda: _check_in(clock, wifi, _make_link(settings))
