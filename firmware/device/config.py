@@ -209,13 +209,12 @@ def _movement(key, value):
         "catch_up_hz": lambda k, v: _integer(k, v, 1, 30),
     }
     needed = list(checks)
-    checks["margins"] = _flexible  # what the calibration found; nothing reads it
+    checks["margins"] = _anything  # what the calibration found; nothing reads it
     _keys(value, checks, needed, key + ".")
 
 
-def _flexible(key, value):
-    if not isinstance(value, dict):
-        _refuse(key, value, "an object")
+def _anything(key, value):
+    pass
 
 
 # Why a pin cannot drive a coil: it lies high when the chip starts, or has another use. By chip, as (pins, why).
@@ -223,45 +222,45 @@ def _flexible(key, value):
 # listed here: a pin that is driven low for 60 us does a coil nothing) and the GPIO page of ESP-IDF's programming guide.
 # Not seen in the data sheets themselves, but in what others quote from them: the glitches of GPIO18 (C3) and GPIO19, 20
 # (S3). Not verified: the glitch of GPIO18 (S3).
-_STRAPPING = "a strapping pin, pulled and read at the start"
-_FLASH = "wired to the flash or the PSRAM"
-_CONSOLE = "of the console, which speaks at the start"
-_USB = "of USB, pulled up at the start"
-_UNFIT = {
+STRAPPING = "a strapping pin, pulled and read at the start"
+FLASH = "wired to the flash or the PSRAM"
+CONSOLE = "of the console, which speaks at the start"
+USB = "of USB, pulled up at the start"
+UNFIT = {
     "esp32": (
-        ((0, 2, 5, 12, 15), _STRAPPING),
-        ((1, 3), _CONSOLE),
-        ((6, 7, 8, 9, 10, 11, 16, 17), _FLASH),
+        ((0, 2, 5, 12, 15), STRAPPING),
+        ((1, 3), CONSOLE),
+        ((6, 7, 8, 9, 10, 11, 16, 17), FLASH),
         ((14,), "of JTAG, pulled up at the start"),
         ((34, 35, 36, 37, 38, 39), "an input only"),
         ((20, 24, 28, 29, 30, 31), "not there"),
     ),
     "esp32c3": (
-        ((2, 8, 9), _STRAPPING),
-        ((11, 12, 13, 14, 15, 16, 17), _FLASH),
-        ((18, 19), _USB),
-        ((20, 21), _CONSOLE),
+        ((2, 8, 9), STRAPPING),
+        ((11, 12, 13, 14, 15, 16, 17), FLASH),
+        ((18, 19), USB),
+        ((20, 21), CONSOLE),
     ),
     "esp32s3": (
-        ((0, 3, 45, 46), _STRAPPING),
+        ((0, 3, 45, 46), STRAPPING),
         ((18,), "high for a moment at power-up"),
-        ((19, 20), _USB),
+        ((19, 20), USB),
         ((22, 23, 24, 25), "not there"),
-        ((26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37), _FLASH),
-        ((43, 44), _CONSOLE),
+        ((26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37), FLASH),
+        ((43, 44), CONSOLE),
     ),
 }
-_MOST_PIN = {"esp32": 39, "esp32c3": 21, "esp32s3": 48}
+MOST_PIN = {"esp32": 39, "esp32c3": 21, "esp32s3": 48}
 
 
 def _coil(key, value, chip):
     if not isinstance(value, list) or len(value) != 2:
         _refuse(key, value, "the two pins between which the coil lies, like [3, 10]")
-    if chip not in _UNFIT:
-        _refuse("chip", chip, "one whose pins are known to be quiet at the start: " + ", ".join(sorted(_UNFIT)))
+    if chip not in UNFIT:
+        _refuse("chip", chip, "one whose pins are known to be quiet at the start: " + ", ".join(sorted(UNFIT)))
     for number in value:
-        why = "not there" if number > _MOST_PIN[chip] else ""
-        for pins, reason in _UNFIT[chip]:
+        why = "not there" if number > MOST_PIN[chip] else ""
+        for pins, reason in UNFIT[chip]:
             if number in pins:
                 why = reason
         if why:
@@ -277,6 +276,9 @@ def check_board(board: dict) -> dict:
         "pins": _pins,
         "light_active_low": _flag,
         "movement": _movement,
+        "on_board": _anything,  # these three are for people and tools: what is where, and what to buy
+        "labels": _anything,
+        "parts": _anything,
     }
     _keys(board, checks, ("name", "chip", "app", "pins", "light_active_low"))
     needed = ("microphone_sck", "microphone_ws", "microphone_sd") if board["app"] == "pendant" else ("coil",)
