@@ -15,9 +15,23 @@ class ConfigError(ValueError):
     pass
 
 
-def load(path: str) -> dict:
-    """The checked configuration of `path`. A missing, wrong or unknown key raises ConfigError."""
-    return check(_read(path))
+def load(path: str, kept: str = "") -> dict:
+    """The checked configuration of `path`. A missing, wrong or unknown key raises ConfigError.
+
+    kept: the file of device.twin, whose settings go over it; those that are not right are left out.
+    """
+    config = check(_read(path))
+    try:
+        with open(kept) as file:
+            settings = dict(json.load(file)["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config  # nothing is desired yet; or it is damaged: the twin says so, and is sent all of it once more
+    for key in settings:
+        try:
+            config.update(check_some({key: settings[key]}))
+        except ConfigError as e:
+            print(kept, e)
+    return config
 
 
 def load_board(path: str) -> dict:
@@ -127,6 +141,12 @@ def _pattern(key, value):
         _integer("%s[%d]" % (key, number), weight, 1, 10_000)
 
 
+def _gain(key, value):
+    _integer(key, value, -24, 24)
+    if value % 6:
+        _refuse(key, value, "a multiple of 6")
+
+
 _CONFIG = {
     "app": _app,
     "device": _device,
@@ -140,6 +160,8 @@ _CONFIG = {
     "hands": _hands,
     "morse": _morse,
     "pattern": _pattern,
+    "gain_db": _gain,
+    "sleep_after_s": lambda k, v: _integer(k, v, 0, 3600),
 }
 _REQUIRED = {
     "pendant": ("app", "device", "token", "server", "wifi"),
@@ -192,6 +214,13 @@ def _pins(key, value):
     for name in ("button", "light"):
         if name not in value:
             raise ConfigError("%s.%s is missing" % (key, name))
+
+
+def _divider(key, value):
+    if not isinstance(value, list) or len(value) != 2:
+        _refuse(key, value, "the upper and the lower resistor, like [220, 220]")
+    for number in value:
+        _integer(key, number, 1, 10_000)
 
 
 def _flag(key, value):
@@ -276,6 +305,7 @@ def check_board(board: dict) -> dict:
         "pins": _pins,
         "light_active_low": _flag,
         "movement": _movement,
+        "battery_divider": _divider,
         "on_board": _anything,  # these three are for people and tools: what is where, and what to buy
         "labels": _anything,
         "parts": _anything,
@@ -285,6 +315,8 @@ def check_board(board: dict) -> dict:
     for name in needed:
         if name not in board["pins"]:
             raise ConfigError("pins.%s is missing" % name)
+    if "battery" in board["pins"] and "battery_divider" not in board:
+        raise ConfigError("battery_divider is missing: with pins.battery, the upper and the lower resistor are needed")
     if board["app"] == "clock":
         _coil("pins.coil", board["pins"]["coil"], board["chip"])
         if "movement" not in board:

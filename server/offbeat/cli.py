@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import rich
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 import typer
 from rich.table import Table
 
-from offbeat import __version__, log
+from offbeat import __version__, certificate, log, updates
 from offbeat.certificate import Certificate
 from offbeat.delivery import check_url
 from offbeat.protocol import DEVICE_ID
@@ -32,6 +33,10 @@ device_app = typer.Typer(no_args_is_help=True, help="The devices that may talk t
 destination_app = typer.Typer(no_args_is_help=True, help="Where the notes' text is sent.")
 app.add_typer(device_app, name="device")
 app.add_typer(destination_app, name="destination")
+certificate_app = typer.Typer(no_args_is_help=True, help="The certificate by which the devices know this server.")
+app.add_typer(certificate_app, name="certificate")
+update_app = typer.Typer(no_args_is_help=True, help="Updates of the devices' firmware over the air.")
+app.add_typer(update_app, name="update")
 
 
 class App(StrEnum):
@@ -96,6 +101,7 @@ def _serve(settings: Settings) -> NoReturn:
     from offbeat import http_server, page
     from offbeat.pipeline import Pipeline
     from offbeat.transcriber import Transcriber
+    from offbeat.twin import Twins
 
     log.configure()
     sockets = []
@@ -105,8 +111,9 @@ def _serve(settings: Settings) -> NoReturn:
         except OSError as error:
             raise StoreError(f"{key}={port} with OFFBEAT_HOST={settings.host!r}: {error.strerror or error}") from error
     store = Store(settings)
-    certificate = Certificate(store)
+    own_certificate = Certificate(store)
     pipeline = Pipeline(store, Transcriber(settings.model, settings.language, settings.models))
+    twins = Twins(store)
     if store.is_new:
         print(f"Sign in once, within a day: {sign_in_link(store)}", flush=True)
     log.get().info(
@@ -118,11 +125,11 @@ def _serve(settings: Settings) -> NoReturn:
     )
     asyncio.run(
         http_server.serve(
-            page.make_app(store),
+            page.make_app(store, twins),
             sockets[0],
-            device_port.make_app(store, pipeline),
+            device_port.make_app(store, pipeline, twins),
             sockets[1],
-            certificate.server_context(),
+            own_certificate.server_context(),
         )
     )
     all_done = pipeline.close()
@@ -148,7 +155,7 @@ def device_add(
     """Adds a device and prints one JSON line: id, token (shown this once), certificate, port."""
     token = new_token()
     with opened() as store:
-        certificate = Certificate(store)
+        own_certificate = Certificate(store)
         with store.write() as connection:
             taken = set(connection.scalars(sa.select(devices.c.id)))
             device_id = free_id(name, kind, taken)
@@ -160,7 +167,7 @@ def device_add(
         line = {
             "id": device_id,
             "token": token,
-            "certificate": base64.b64encode(certificate.der).decode(),
+            "certificate": base64.b64encode(own_certificate.der).decode(),
             "port": store.settings.device_port,
         }
     print(json.dumps(line))
@@ -184,6 +191,34 @@ def device_list() -> None:
         for row in connection.execute(sa.select(devices).order_by(devices.c.created_ms)):
             table.add_row(row.id, row.name, row.app, iso(row.contact_ms) or "never")
     rich.print(table)
+
+
+@certificate_app.command("next")
+def certificate_next() -> None:
+    """Makes the certificate that the server will change to. The devices get it with their next check-ins."""
+    with opened() as store:
+        certificate.make_next(store)
+        _print_not_told(store)
+
+
+@certificate_app.command("switch")
+def certificate_switch(
+    force: Annotated[bool, typer.Option(help="Lock out the devices that have not been told.")] = False,
+) -> None:
+    """Changes to the next certificate, which the server then serves after its restart."""
+    with opened() as store:
+        if certificate.next_der(store) is None:
+            fail("there is no next certificate: `offbeat certificate next` makes one")
+        if certificate.not_told(store) and not force:
+            _print_not_told(store)
+            fail("nothing was changed: wait for their check-ins, or --force; then set them up again afterwards")
+        certificate.switch(store)
+    print("changed: restart the server, so that it serves the new certificate")
+
+
+def _print_not_told(store: Store) -> None:
+    waiting = certificate.not_told(store)
+    print("not told yet: " + ", ".join(waiting) if waiting else "every device has been told")
 
 
 @destination_app.command("add")
@@ -219,3 +254,27 @@ def check_secret(secret: str) -> None:
         raise ValueError(wanted) from None
     if not 24 <= length <= 64:
         raise ValueError(wanted)
+
+
+@update_app.command("add")
+def update_add(folder: Annotated[Path, typer.Argument(help="What tools/package.py wrote.")]) -> None:
+    """Takes in a version of the firmware. No device is offered it yet."""
+    with opened() as store:
+        try:
+            manifest = updates.add(store, folder)
+        except updates.UpdateError as error:
+            fail(error)
+    print(f"{manifest.app} {manifest.version} for mpy {manifest.mpy}: {len(manifest.files)} files")
+
+
+@update_app.command("offer")
+def update_offer(
+    device: Annotated[str, typer.Argument(help="Its id.")],
+    version: Annotated[str, typer.Argument(help="A version that was added.")],
+) -> None:
+    """Offers a version to a device, which takes it at a check-in, when it has nothing else to do."""
+    with opened() as store:
+        try:
+            updates.offer(store, device, version)
+        except updates.UpdateError as error:
+            fail(error)

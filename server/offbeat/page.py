@@ -17,6 +17,7 @@ from offbeat.delivery import place
 from offbeat.store import (
     Store,
     deliveries,
+    desired,
     destinations,
     devices,
     iso,
@@ -27,6 +28,7 @@ from offbeat.store import (
     tries,
 )
 from offbeat.tokens import new_token, token_hash
+from offbeat.twin import Twins, Unknown
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "offbeat_session"
@@ -51,6 +53,12 @@ class SignIn(BaseModel):
     """The token of a sign-in link."""
 
     token: str = Field(min_length=43, max_length=43)
+
+
+class Desire(BaseModel):
+    """Settings that are desired of a device, by name: docs/protocol.md, "Settings: the twin"."""
+
+    settings: dict[str, Any] = Field(min_length=1, max_length=16)
 
 
 def make_sign_in(store: Store) -> str:
@@ -113,6 +121,8 @@ def _note(row: sa.Row[Any], its_deliveries: list[sa.Row[Any]]) -> dict[str, Any]
         "length_bytes": row.length_bytes,
         "lost_samples": row.lost_samples,
         "recorded_at": iso(row.recorded_ms),
+        "recorded_from": iso(row.recorded_from_ms),
+        "recorded_to": iso(row.recorded_to_ms),
         "received_at": iso(row.received_ms),
         "created_at": iso(row.created_ms),
         "deliveries": [_delivery(one) for one in its_deliveries],
@@ -195,8 +205,11 @@ class Reader:
     def devices(self) -> list[dict[str, Any]]:
         with self._store.read() as connection:
             rows = connection.execute(sa.select(devices).order_by(devices.c.created_ms)).all()
+            wanted = connection.execute(sa.select(desired)).all()
         return [
             {
+                "desired": {one.setting: one.value for one in wanted if one.device_id == row.id},
+                "revision": row.revision,
                 "id": row.id,
                 "name": row.name,
                 "app": row.app,
@@ -221,7 +234,7 @@ class Reader:
         return None if state in (None, "receiving") else self._store.note_path(note_id)
 
 
-def make_app(store: Store) -> FastAPI:
+def make_app(store: Store, twins: Twins) -> FastAPI:
     """The application of the page's port. `open_routes` of its state names what needs no session."""
     app = FastAPI(title="Offbeat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     reader = Reader(store)
@@ -342,6 +355,16 @@ def make_app(store: Store) -> FastAPI:
     def list_devices() -> list[dict[str, Any]]:
         """The devices, each with its last report, and the errors of the last one that had any."""
         return reader.devices()
+
+    @app.patch("/api/devices/{device_id}", dependencies=signed_in)
+    def desire(device_id: str, body: Desire) -> dict[str, int]:
+        """Desires settings of a device; their revision. The device takes them with its next check-in."""
+        try:
+            return {"revision": twins.desire(device_id, body.settings)}
+        except Unknown as error:
+            raise HTTPException(404, str(error)) from None
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -39,6 +39,19 @@ function troublesOf(note) {
   return troubles;
 }
 
+const SURE_MS = 30000; // a time that may be off by more is only about right
+
+/** What is to be said of a note's time besides the time itself; null: nothing, it is sure. */
+function doubtOf(note) {
+  if (note.state === "receiving") return null;
+  if (note.recorded_from === null) return "time of recording unknown";
+  const [from, to] = [new Date(note.recorded_from), new Date(note.recorded_to)];
+  if (note.recorded_at !== null && to - from <= 2 * SURE_MS) return null;
+  const oneDay = dayOf(from) === dayOf(to);
+  const between = (date) => (oneDay ? timeOf(date) : `${dayOf(date)} ${timeOf(date)}`);
+  return `recorded between ${between(from)} and ${between(to)}`;
+}
+
 function textOf(note) {
   if (note.text) return make("p", { class: "text" }, note.text);
   if (note.text === "") return make("p", { class: "text none" }, "No speech in this note.");
@@ -57,7 +70,8 @@ class NoteCard {
     const signature = JSON.stringify(note);
     if (signature === this.drawn) return;
     this.drawn = signature;
-    const recorded = note.recorded_at !== null;
+    const doubt = doubtOf(note);
+    const before = note.recorded_at === null ? "arrived " : doubt ? "about " : null;
     const when = new Date(note.recorded_at ?? note.received_at ?? note.created_at);
     const clock = make("time", { datetime: when.toISOString(), title: when.toLocaleString() }, timeOf(when));
     const state = stateOf(note);
@@ -66,14 +80,14 @@ class NoteCard {
       "footer",
       {},
       make("span", {}, note.device_name),
-      recorded || note.state === "receiving" ? null : make("span", {}, "time of recording unknown"),
+      doubt ? make("span", {}, doubt) : null,
       note.lost_samples ? make("span", {}, `${(note.lost_samples / 16000).toFixed(2)} s lost`) : null,
       make("span", { class: troubles.length ? "state wrong" : `state ${note.state}` }, state),
     );
     const whole = note.state !== "receiving";
     if (whole && this.player === null) this.player = new Player(note.id, note.duration_s);
     this.element.replaceChildren(
-      make("div", { class: "when" }, recorded ? null : make("small", {}, "arrived "), clock),
+      make("div", { class: "when" }, before ? make("small", {}, before) : null, clock),
       make(
         "div",
         { class: "what" },
