@@ -145,6 +145,10 @@ class Microphone:
         while first > oldest and diff(self._began(first, first - 1), at) + _ms(PRE_ROLL_BLOCKS) > 0:
             first -= 1
         self._start = self._began(first, first) if first < self.total else None
+        if self._start is not None and first > oldest:
+            before = self._times[(first - 1) % _TIMES]  # when the block before it had ended, at the latest
+            if diff(before, self._start) < 0:
+                self._start = before
         self._asked = at
         if self._kept < 0:
             self._kept = first

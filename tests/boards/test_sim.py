@@ -334,7 +334,7 @@ def test_in_deep_sleep_the_clock_is_off_by_percents(snippet: Any, crystal_ppm: i
     board.release()
     began_us = board.now_us
     board.run(1)
-    board.run_until(lambda: len(lines(board)) == 3, timeout_s=3600)
+    board.run_until(lambda: len(lines(board)) == 3, timeout_s=3600, step_s=0.5)
     # Of what passes awake, and of a second's fraction, there is less than two.
     assert [int(line.split()[0]) for line in lines(board)] == [0, 2, 4]
     _, first, second = (int(line.split()[1]) for line in lines(board))
