@@ -1,5 +1,4 @@
-"""Under MicroPython: for each line `IMAGE OFFSET BYTES`, the notes on that flash, as one line of JSON, name →
-hexadecimal.
+"""Under MicroPython: for each line `IMAGE OFFSET BYTES`, the notes on that flash: JSON, name → hexadecimal.
 
 The file system is the one that is on the board, and it is only read: a simulated board may be using it.
 """
@@ -9,23 +8,27 @@ import json
 import os
 import sys
 
-import vfs
+import vfs  # type: ignore[import-not-found]  # MicroPython's
+
+TYPE_CHECKING = False  # for the type checker alone: MicroPython has no `typing`
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 
 class Image:
-    def __init__(self, file, offset, size_bytes):
+    def __init__(self, file: "BinaryIO", offset: int, size_bytes: int) -> None:
         self._file = file
         self._offset = offset
         self._blocks = size_bytes // 4096
 
-    def readblocks(self, block, buffer, offset=0):
+    def readblocks(self, block: int, buffer: bytearray, offset: int = 0) -> None:
         self._file.seek(self._offset + block * 4096 + offset)
-        self._file.readinto(buffer)
+        self._file.readinto(buffer)  # type: ignore[attr-defined]
 
-    def writeblocks(self, block, buffer, offset=0):
+    def writeblocks(self, block: int, buffer: bytearray, offset: int = 0) -> None:
         raise OSError(30)
 
-    def ioctl(self, command, argument):
+    def ioctl(self, command: int, argument: int) -> int | None:
         return {4: self._blocks, 5: 4096, 6: 0}.get(command)
 
 

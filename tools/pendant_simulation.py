@@ -1,12 +1,10 @@
-"""`pendant.py simulate`: random sequences on the simulated board beside a server that misbehaves, and a ledger of all
-notes.
+"""`pendant.py simulate`: random sequences beside a server that misbehaves, and a ledger of all notes.
 
 The board runs the unmodified firmware. What a note is, byte for byte, is read from the board's flash by another
-program with
-the same file system: after each step, when the server hears of it for the first time, and at each cut of power. The
-server's end is protocol_model.Model, which is strict; in front of it, faults are drawn by chance, until the sequence is
-over. Then every note that was stored must arrive, once, as it was on the flash. Where a fault falls depends on the
-host's timing, too: a sequence that failed need not fail again.
+program with the same file system: after each step, when the server hears of it for the first time, and at each cut of
+power. The server's end is protocol_model.Model, which is strict; in front of it, faults are drawn by chance, until the
+sequence is over. Then every note that was stored must arrive, once, as it was on the flash. Where a fault falls depends
+on the host's timing, too: a sequence that failed need not fail again.
 """
 
 from __future__ import annotations
@@ -74,8 +72,7 @@ def sound(ledger: dict[str, Any]) -> bool:
 
 
 def simulate(sequences: int, seed: int, processes: int | None = None, firmware: Path = FIRMWARE) -> dict[str, Any]:
-    """The ledger of so many sequences: COUNTS, `faults` by kind, `cuts`, and `troubles`, what must not be, with its
-    seed."""
+    """The ledger of so many sequences: COUNTS, `faults` by kind, and `troubles`: what must not be, with its seed."""
     ledger: dict[str, Any] = dict.fromkeys(COUNTS, 0)
     faults: Counter[str] = Counter()
     troubles: list[str] = []

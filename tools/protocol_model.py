@@ -8,6 +8,10 @@ import binascii
 import hashlib
 import json
 
+TYPE_CHECKING = False  # for the type checker alone: MicroPython has no `typing`
+if TYPE_CHECKING:
+    from typing import Any
+
 NOTES = "/api/device/notes/"
 CHECK_IN = "/api/device/check-in"
 _HEX = "0123456789abcdef"
@@ -16,7 +20,7 @@ _HEX = "0123456789abcdef"
 class Note:
     """data: the bytes so far. length, announced: what its PATCHes say of the whole. complete: confirmed."""
 
-    def __init__(self, length, announced):
+    def __init__(self, length: int, announced: str) -> None:
         self.data = bytearray()
         self.length = length
         self.announced = announced
@@ -28,7 +32,7 @@ class Model:
     with 507. check_ins: how many.
     """
 
-    def __init__(self, device: str, token: str):
+    def __init__(self, device: str, token: str) -> None:
         self.device = device
         self.token = token
         self.notes: dict = {}
@@ -37,7 +41,7 @@ class Model:
         self.full = False
         self.check_ins = 0
 
-    def clone(self):
+    def clone(self) -> "Model":
         """Another server with the same notes."""
         other = Model(self.device, self.token)
         other.taken = set(self.taken)
@@ -51,34 +55,36 @@ class Model:
         """The notes that were confirmed: id → bytes."""
         return {note_id: bytes(note.data) for note_id, note in self.notes.items() if note.complete}
 
-    def answer(self, method: str, path: str, headers: dict, body: bytes = b"", time_ms: int = 0, whole: bool = True):
+    def answer(
+        self, method: str, path: str, headers: dict, body: bytes = b"", time_ms: int = 0, whole: bool = True
+    ) -> "Any":
         """(status, headers, body) for a request. headers: names in lower case. time_ms: the server's time. whole: False
         when the connection broke within the body: what arrived is kept, and the answer has nobody to go to.
         """
         if headers.get("authorization") != "Bearer " + self.token:
-            self._violated("%s without the token" % method)
+            self._violated(f"{method} without the token")
             return self._error(401)
         if headers.get("host") != "offbeat":
-            self._violated("host is %r" % headers.get("host"))
+            self._violated(f"host is {headers.get('host')!r}")
         if method == "POST" and path == CHECK_IN:
             return self._check_in(headers, body, time_ms, whole)
         note_id = path[len(NOTES) :]
         if not path.startswith(NOTES) or method not in ("HEAD", "PATCH") or not self._is_id(note_id):
-            self._violated("%s %s" % (method, path))
+            self._violated(f"{method} {path}")
             return self._error(400)
         return self._head(note_id) if method == "HEAD" else self._patch(note_id, headers, body, whole)
 
-    def _violated(self, what):
+    def _violated(self, what: str) -> None:
         self.violations.append(what)
 
-    def _is_id(self, text):
+    def _is_id(self, text: str) -> bool:
         tail = text[len(self.device) + 1 :]
         return text.startswith(self.device + "-") and len(tail) == 16 and all(c in _HEX for c in tail)
 
-    def _error(self, status, headers=None):
+    def _error(self, status: int, headers: "Any" = None) -> "Any":
         return status, headers or {}, b'{"detail": "the model says no"}'
 
-    def _head(self, note_id):
+    def _head(self, note_id: str) -> "Any":
         note = self.notes.get(note_id)
         if note_id in self.taken:
             note = Note(1, "sha-256=:AAAA:")
@@ -92,7 +98,7 @@ class Model:
             headers["repr-digest"] = note.announced
         return 204, headers, b""
 
-    def _patch(self, note_id, headers, body, whole):
+    def _patch(self, note_id: str, headers: dict, body: bytes, whole: bool) -> "Any":
         try:
             offset, length = int(headers["upload-offset"]), int(headers["upload-length"])
             announced, last = headers["repr-digest"], {"?0": False, "?1": True}[headers["upload-complete"]]
@@ -103,7 +109,7 @@ class Model:
         except (KeyError, ValueError):
             good = False
         if not good:
-            self._violated("the headers of a PATCH: %r" % headers)
+            self._violated(f"the headers of a PATCH: {headers!r}")
             return self._error(400)
         note = self.notes.get(note_id)
         if note_id in self.taken or (note is not None and (note.length, note.announced) != (length, announced)):
@@ -120,18 +126,18 @@ class Model:
         if len(note.data) < length:
             return 204, {"upload-offset": str(len(note.data)), "upload-complete": "?0"}, b""
         digest = binascii.b2a_base64(hashlib.sha256(note.data).digest()).decode().strip()
-        if announced != "sha-256=:%s:" % digest:
-            self._violated("the digest of %s" % note_id)
+        if announced != f"sha-256=:{digest}:":
+            self._violated(f"the digest of {note_id}")
             del self.notes[note_id]
             return self._error(422)
         note.complete = True
         return self._confirm(note_id, note)
 
-    def _confirm(self, note_id, note):
+    def _confirm(self, note_id: str, note: Note) -> "Any":
         sha256 = binascii.hexlify(hashlib.sha256(note.data).digest()).decode()
         return 200, {}, json.dumps({"id": note_id, "length": len(note.data), "sha256": sha256}).encode()
 
-    def _check_in(self, headers, body, time_ms, whole):
+    def _check_in(self, headers: dict, body: bytes, time_ms: int, whole: bool) -> "Any":
         if whole and (not isinstance(json.loads(body), dict) or headers.get("content-type") != "application/json"):
             self._violated("a check-in that is no JSON object")
             return self._error(400)

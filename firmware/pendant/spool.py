@@ -113,7 +113,8 @@ class Spool:
             at = len(self._records) if at is None else at + _RECORD_BYTES
         if at == len(self._records):
             return None
-        return "%s-%s" % (self._device, binascii.hexlify(bytes(self._records[at + 4 : at + _RECORD_BYTES])).decode())
+        random_part = bytes(self._records[at + 4 : at + _RECORD_BYTES])
+        return "%s-%s" % (self._device, binascii.hexlify(random_part).decode())
 
     def renew(self, note_id: str) -> str:
         """Give a note a new id, which is returned: the server has another note under the old one.

@@ -47,8 +47,7 @@ class Upload:
         """Send all that waits, the oldest first, but what the server refused before. Returns how many were delivered
         and how many refused. LinkError when there is no getting on: what is not delivered waits.
 
-        Where the last talk ended at an answer to one note, those behind it come first: it shall not block them for
-        ever.
+        Where the last talk ended at an answer to one note, those behind it come first, so that it cannot block them.
         """
         while not self._spool.load():
             await asyncio.sleep(0)  # the button may want the board

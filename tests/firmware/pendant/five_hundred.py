@@ -1,5 +1,6 @@
-"""500 notes wait, in a small heap: `micropython -X heapsize=256k five_hundred.py FIRMWARE IMAGE`. Prints what it
-took, as JSON.
+"""500 notes wait, in a small heap. Prints what it took, as JSON.
+
+    micropython -X heapsize=256k five_hundred.py FIRMWARE IMAGE
 
 The flash is a file of the host, so that the heap holds what it holds on a board: the spool, the upload, and in place
 of the microphone's ring and of TLS a block of memory that is never given back.

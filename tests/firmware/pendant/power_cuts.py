@@ -3,11 +3,10 @@
     micropython power_cuts.py FIRMWARE TOOLS notes|update SEED [MUTATION]
 
 A process of MicroPython plays the part of the board, over a flash in memory. Before each operation of the flash the
-world
-is copied as a cut at this very moment would leave it (the page half programmed, the sector half erased, the server's
-notes as they are), and the copy goes on from there: it starts, mends, sends all that waits, and is looked at. Then the
-operation takes place, and the original goes on to the next one. In each copy, one more cut, at an operation drawn
-by chance, hits the start itself and what follows.
+world is copied as a cut at this very moment would leave it (the page half programmed, the sector half erased, the
+server's notes as they are), and the copy goes on from there: it starts, mends, sends all that waits, and is looked
+at. Then the operation takes place, and the original goes on to the next one. In each copy, one more cut, at an
+operation drawn by chance, hits the start itself and what follows.
 
 Prints a JSON object of counts, or raises AssertionError at what must not be. A mutation is a mistake put into the
 firmware, to see that it is found.
@@ -70,8 +69,7 @@ def noise(count):
 
 
 class Flash:
-    """A block device in memory. `before(flash, at, data)` is called before each operation; data is None for an
-    erase."""
+    """A block device in memory. `before(flash, at, data)` is called before each operation; an erase has no data."""
 
     def __init__(self, size_bytes):
         self.data = bytearray(b"\xff" * size_bytes)
@@ -125,9 +123,8 @@ class World:
     """A board's flash, the server beside it, and what they owe each other.
 
     stored: notes of which the pendant said that they are stored, by the id drawn at the recording. unfinished: of
-    which it
-    did not: the one that it is writing, and one that did not fit, of which something may be there until the next one is
-    begun. depth: how many cuts led here.
+    which it did not: the one that it is writing, and one that did not fit, of which something may be there until the
+    next one is begun. depth: how many cuts led here.
     """
 
     def __init__(self, flash, folder, server, stored, unfinished, depth):

@@ -241,3 +241,72 @@ def test_what_counts_as_an_advance():
             counted.append(bench.upload.advances)
         assert counted == advances, (counted, advances)
         bench.close()
+
+
+class Waiting:
+    """Notes that wait, and a server that answers `says` for each: True (delivered), False (new id) or an exception."""
+
+    def __init__(self, says):
+        self.notes, self.says, self.tried = sorted(says), says, []
+        self.upload = upload.Upload(None, self, None)
+        self.upload.send = self.send
+
+    def load(self):
+        return True
+
+    def first(self, after=None):
+        behind = self.notes[self.notes.index(after) + 1 :] if after in self.notes else []
+        notes = self.notes if after is None else behind
+        return notes[0] if notes else None
+
+    async def send(self, note):
+        self.tried.append(note)
+        answer = self.says[note]
+        if isinstance(answer, Exception):
+            raise answer
+        if answer:
+            self.notes.remove(note)
+        return answer
+
+    def talk(self):
+        self.tried = []
+        try:
+            return asyncio.run(self.upload.send_all())
+        except LinkError as e:
+            return e
+
+
+def test_what_is_refused_does_not_hold_up_the_others():
+    bench = Waiting({"a": upload.Refused("no"), "b": True, "c": upload.Refused("no"), "d": True})
+    assert bench.talk() == (2, 2) and bench.tried == ["a", "b", "c", "d"]
+    assert bench.talk() == (0, 0) and bench.tried == []
+    bench.notes.append("e")
+    bench.says["e"] = True
+    assert bench.talk() == (1, 0) and bench.tried == ["e"]
+    bench.upload.try_again()
+    assert bench.talk() == (0, 2) and bench.tried == ["a", "c"]
+
+
+def test_many_refused_notes_hold_up_none():
+    says = {"n%03d" % number: upload.Refused("no") for number in range(40)}
+    says["z"] = True
+    assert Waiting(says).talk() == (1, 40)
+
+
+def test_a_server_that_fails_at_one_note_gets_the_others():
+    bench = Waiting({"a": upload.Failed("500"), "b": True, "c": True})
+    assert isinstance(bench.talk(), upload.Failed) and bench.tried == ["a"]
+    assert isinstance(bench.talk(), upload.Failed) and bench.tried == ["b", "c", "a"]
+    bench.says["a"] = True
+    assert bench.talk() == (1, 0) and bench.notes == []
+
+
+def test_what_would_be_answered_to_all_ends_the_talk():
+    bench = Waiting({"a": LinkError("401"), "b": True})
+    for _ in range(3):
+        assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"], "not in order"
+
+
+def test_a_server_that_knows_every_id_gets_few_of_them():
+    bench = Waiting({"a": False})
+    assert bench.talk() == (0, 0) and len(bench.tried) == upload.MOST_RENEWED + 1
