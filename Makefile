@@ -44,7 +44,7 @@ demo: setup  ## speak a sentence into a simulated pendant and see it arrive; ONC
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once) $(if $(WAV),--wav "$(WAV)")
 
 test: check  ## all tests (about ten minutes on two cores the first time)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 check: setup  ## lint and types
 	@$(BIN)/ruff check --quiet .
