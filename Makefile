@@ -8,7 +8,7 @@ export OFFBEAT_CACHE ?= $(CURDIR)/$(CACHE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format soak lock clean
+.PHONY: help setup demo test check format soak bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -44,7 +44,7 @@ demo: setup  ## speak a sentence into a simulated pendant and see it arrive; ONC
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once) $(if $(WAV),--wav "$(WAV)")
 
 test: check  ## all tests (about ten minutes on two cores the first time)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 check: setup  ## lint and types
 	@$(BIN)/ruff check --quiet .
@@ -64,6 +64,9 @@ lock: $(VENV)/ready  ## resolve pyproject.toml anew into tools/requirements.lock
 		--no-emit-options --allow-unsafe --strip-extras --extra dev -o tools/requirements.lock pyproject.toml
 	@echo 'micropython-esp32-stubs>=1.25,<2' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-options --no-annotate -o tools/stubs.lock -
+
+bench: setup  ## ratios and counts that say how good it is: instructions a sample, press to first sample
+	@$(BIN)/python tools/bench.py
 
 clean:  ## remove what was set up
 	@rm -rf $(VENV) $(CACHE) build *.egg-info server/*.egg-info

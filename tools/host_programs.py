@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The programs that the tests and the demonstration need beside Python: MicroPython, espeak-ng, chrony.
+"""The programs that the tests and the demonstration need beside Python: MicroPython, espeak-ng, chrony, valgrind.
 
     python tools/host_programs.py                                brings all that are missing
     python tools/host_programs.py micropython-32 [ARGUMENT ...]  runs one
@@ -81,11 +81,24 @@ def chronyd() -> tuple[str, ...]:
         raise debian.Unavailable(f"No chronyd: {error}. Install it (Debian: apt-get install chrony)") from error
 
 
+@functools.cache
+def valgrind() -> tuple[str, ...]:
+    """How to start valgrind, whose callgrind counts instructions. Raises debian.Unavailable, with what to do."""
+    if found := shutil.which("valgrind"):
+        return (found,)
+    try:
+        command = debian.command("valgrind", "usr/bin/valgrind.bin", ["valgrind"])
+    except debian.Unavailable as error:
+        raise debian.Unavailable(f"No valgrind: {error}. Install it (Debian: apt-get install valgrind)") from error
+    return (shutil.which("env") or "env", f"VALGRIND_LIB={debian.CACHE / 'valgrind/usr/libexec/valgrind'}", *command)
+
+
 PROGRAMS: dict[str, Callable[[], tuple[str, ...]]] = {
     "micropython": micropython,
     "micropython-32": functools.partial(micropython, 32),
     "espeak-ng": espeak_ng,
     "chronyd": chronyd,
+    "valgrind": valgrind,
 }
 
 

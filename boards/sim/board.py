@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -42,7 +43,7 @@ SAMPLE_RATE_HZ = 16_000
 PATIENCE_S = 120.0
 
 RESET_POWER_ON, RESET_HARD, RESET_WATCHDOG, RESET_DEEP_SLEEP, RESET_SOFT = 1, 2, 3, 4, 5
-WAKE_PIN, WAKE_TIMER = 3, 4
+WAKE_EXT0, WAKE_EXT1, WAKE_TIMER = 2, 3, 4
 
 KIB = 1024
 #: (type, subtype, offset, bytes, label): MicroPython's table for 8 MB of flash with the `ticks` partition added.
@@ -73,13 +74,16 @@ class Board:
     """One board. Not for use from several threads.
 
     board, config: what becomes /board.json and /config.json on the board's file system at the first start.
-    files: further files of the board's file system, by path.
+    files: further files of the board's file system, by path. firmware: the folder whose main.py runs and whose modules
+    are imported, as if it were on the board; None: what is on the board's own file system, as on a real one.
     mode: "jump" or "real". bits: 64 or 32, which build of MicroPython. heap_kb: its heap, which the simulator's own
     modules share (about 100 kB of it on 64 bits).
     start_utc: the true time when the simulation begins; in real mode always the host's.
     costs: changes to the chip's table of costs (sim/chip/costs.py). seed: of the simulator's own random numbers.
-    crystal_ppm: how much faster than true time all of the chip's time runs. ntp_delay_ms: what the time server ntp.sim
-    needs each way, (least, most); see `time_server`.
+    crystal_ppm: how much faster than true time all of the chip's time runs. rtc_ppm: the same in deep sleep, where the
+    chip has only its RC oscillator (30000: after an hour asleep the real-time clock has gone on by 61.8 minutes, and a
+    timer's wake comes as much too early); rtc_wander_ppm: each sleep has a rate of its own, this much off either way at
+    most, uniformly. ntp_delay_ms: what the time server ntp.sim needs each way, (least, most); see `time_server`.
     """
 
     def __init__(
@@ -96,9 +100,11 @@ class Board:
         costs: Mapping[str, int] | None = None,
         seed: int = 1,
         crystal_ppm: int = 0,
+        rtc_ppm: int = 0,
+        rtc_wander_ppm: int = 0,
         ntp_delay_ms: tuple[float, float] = (5, 15),
         air: Mapping[str, str] | None = None,
-        firmware: Path | str = FIRMWARE,
+        firmware: Path | str | None = FIRMWARE,
         partitions: Sequence[tuple[int, int, int, int, str]] = PARTITIONS,
     ) -> None:
         if mode not in ("jump", "real"):
@@ -114,11 +120,15 @@ class Board:
         self._mode = mode
         self._bits = bits
         self._heap_kb = heap_kb
-        self._firmware = str(Path(firmware).resolve())
+        self._firmware = None if firmware is None else str(Path(firmware).resolve())
         self._partitions = [list(row) for row in partitions]
         self._costs = COSTS | dict(costs or {})
         self._seed = seed
         self._crystal_ppm = crystal_ppm
+        self._rtc_ppm = rtc_ppm
+        self._rtc_wander_ppm = rtc_wander_ppm
+        self._sound: dict[str, Any] = {"speak": None}
+        self._sleep_rates = random.Random(seed)
         self._names_found = True
         self._time_servers: dict[str, dict[str, Any]] = {}
         self._host_epoch_ns = time.time_ns()
@@ -232,12 +242,12 @@ class Board:
 
     def speak(self, sound: Path | str | None) -> None:
         """From now on the microphone hears this sound file (once), or silence. Any format that PyAV reads."""
-        if sound is None:
-            self._command({"speak": None})
-            return
-        words = self.folder / "sound.s32"
-        frames = write_microphone_words(Path(sound), words)
-        self._command({"speak": str(words.resolve()), "frames": frames})
+        self._sound = {"speak": None}
+        if sound is not None:
+            words = self.folder / "sound.s32"
+            frames = write_microphone_words(Path(sound), words)
+            self._sound = {"speak": str(words.resolve()), "frames": frames, "since": self.now_us}
+        self._command(self._sound)
 
     def wifi(self, present: bool) -> None:
         """Take all networks away, or bring them back."""
@@ -329,6 +339,8 @@ class Board:
             "rtc_memory": self._rtc_memory,
             "levels": list(self._levels.items()),
             "adc": list(self._adc.items()),
+            "sound": self._sound,
+            "microphone_power": self.board.get("pins", {}).get("microphone_power"),
             "air": self._air,
             "in_range": self._in_range,
             "flash": str((self.folder / "flash.img").resolve()),
@@ -462,24 +474,33 @@ class Board:
         self.exits.append(left)
         self._end_process()
         if left["exit"] == "deepsleep":
-            self._asleep = left
-            self._rtc_memory = left["rtc_memory"]
-            self._rtc_offset_us = left["rtc_offset_us"]
-            self._wake_by_pin()
+            self._fall_asleep(left)
         elif left["exit"] == "reset":
             self._launch([left["cause"], 0])
         else:
             raise BoardError(f"{left['why']}; the console's end:\n{self.console[-2000:]}")
 
+    def _fall_asleep(self, left: dict[str, Any]) -> None:
+        rate = 1 + (self._rtc_ppm + self._sleep_rates.uniform(-1, 1) * self._rtc_wander_ppm) / 1e6
+        until = None if left["for_us"] is None else left["t"] + round(left["for_us"] / rate)
+        self._asleep = {"wake": left["wake"], "since": left["t"], "until": until, "rate": rate}
+        self._rtc_memory = left["rtc_memory"]
+        self._rtc_offset_us = left["rtc_offset_us"]
+        self._wake_by_pin()
+
     def _wake_by_pin(self) -> None:
         if self._asleep is None:
             return
-        for pins, level in self._asleep["wake"]:
-            if any(self._levels.get(pin, 1) == level for pin in pins):
-                self._launch_from_sleep(WAKE_PIN)
+        for reason, pins, level in self._asleep["wake"]:
+            if any(self._levels.get(pin, 1 - level) == level for pin in pins):
+                self._launch_from_sleep(reason)
                 return
 
     def _launch_from_sleep(self, reason: int) -> None:
+        assert self._asleep is not None and self._rtc_offset_us is not None
+        slept_us = self.now_us - self._asleep["since"]
+        # The offset is to the chip's clock, which did not run by its crystal meanwhile.
+        self._rtc_offset_us += round(slept_us * (self._asleep["rate"] - 1 - self._crystal_ppm / 1e6))
         self._asleep = None
         self._launch([RESET_DEEP_SLEEP, reason])
 

@@ -5,17 +5,17 @@ the check-in are tasks beside it. If one of them fails, that is logged and the t
 """
 
 import asyncio
-import json
 import time
 
 import esp32
 import machine
 import network
 from device import config as device_config
-from device import log, walltime
+from device import log, sntp, twin, walltime
 from device.button import Button
 from device.light import Light
-from device.ticks import diff
+from device.ticks import Counter, diff
+from device.update import Update
 from device.wifi import Wifi
 
 from clock import dial, journal, modes, movement, schedule, store, sync, timekeeper, timezone
@@ -26,7 +26,10 @@ LATE_US = 10_000  # a tick later than this is counted (docs/protocol.md)
 NAP_MS = 500  # the longest sleep while nothing is armed, so that a change of mode is soon seen
 HELD_NAP_MS = 100  # the same while the hands are held, so that a step follows its press
 HANDSHAKE_MS = 900  # what a TLS handshake may hold the interpreter, and a little more
-CHECK_IN_MS = 60_000
+READY_MS = 5000  # how long a connection that stands waits for such a moment
+CHECK_IN_MS = 60_000  # after a check-in that failed
+POLL_PAUSE_MS = 2000  # from one check-in to the next, whatever the server answers, unless there is news here
+CUT_PAUSE_MS = 5000  # and from one whose wait was cut short by news to the next: each costs a handshake
 FIRST_TIME_MS = 30_000  # how long the first check-in waits for the time; a report without it shows hands of no meaning
 WIFI_TIMEOUT_S = 20
 WIFI_PAUSE_MS = 10_000
@@ -60,6 +63,7 @@ class Clock:
         self.choices = choices
         self.talking = asyncio.Lock()  # one conversation at a time: a handshake would spoil an exchange's round trip
         self.news = asyncio.Event()  # worth a check-in before its time
+        self.twin = None  # device.twin.Twin, as soon as there is one
         self.placed = place is not None
         self.position = place[0] if place else 0
         self.polarity = place[1] if place else 0
@@ -94,6 +98,21 @@ class Clock:
                 return plan
         raise ValueError('mode: no "%s" here; there are: %s' % (mode, ", ".join([name for name, _ in self.able])))
 
+    def use(self, able: list) -> None:
+        """Other modes can run here, or the same with other settings. The present one must be among them."""
+        self.able = able
+        self._plan = self._find(self.mode)
+        self._settled = False
+
+    def live_in(self, zone) -> None:
+        """Show the time of another time zone."""
+        self.zone = zone
+        self._settled = False
+
+    def held_at(self):
+        """The position at which the hands are held, or to which they run to be held there; None: they follow."""
+        return self._goal if self.state != FOLLOWING else None
+
     def hold(self) -> None:
         """Run on until the seconds hand is at 12, and hold the hands there; after a restart too."""
         self._aim(RUNNING, (self.position + 59) // 60 * 60 % dial.STEPS)
@@ -122,6 +141,16 @@ class Clock:
         log.info("hands set to " + dial.text(position))
         self.follow()
 
+    def shift(self, steps: int) -> None:
+        """They stand so many steps further than believed. ValueError if they are not set; OSError: it was not kept."""
+        self._need_place()
+        position = (self.position + steps) % dial.STEPS
+        self.kept.write(position, self.polarity)
+        self.position = position
+        self._settled = False
+        if self.state == HELD:
+            self._aim(HELD, position)
+
     def _need_place(self) -> None:
         if not self.placed:
             raise ValueError("where the hands stand is not known: set them first")
@@ -136,6 +165,7 @@ class Clock:
         self.state = state
         self._goal = goal
         self._settled = False
+        self.news.set()
         try:
             self.choices.hold(goal)
         except OSError as error:
@@ -228,6 +258,7 @@ class Clock:
         """Be held. Returns as `_step` does."""
         if self.state == RUNNING:
             self.state = HELD
+            self.news.set()
             log.info("on hold; a short press is one step, a long one says that the hands show 12:00:00")
         self.waiting = False
         self._tidy()
@@ -283,13 +314,26 @@ async def _press(clock, button, light) -> None:
             elif clock.state == HELD:
                 clock.step()
                 light.flash(1)
-        elif clock.state == FOLLOWING:
-            clock.hold()
-            light.pattern("held")
-        elif clock.state == RUNNING:
-            clock.follow()  # it was a mistake: the place is still known
+                _by_hand(clock, "hold")
         else:
-            clock.set_hands(0)
+            if clock.state == FOLLOWING:
+                clock.hold()
+                light.pattern("held")
+            elif clock.state == RUNNING:
+                clock.follow()  # it was a mistake: the place is still known
+            else:
+                clock.set_hands(0)
+            _by_hand(clock, "hold")
+
+
+def _by_hand(clock, setting: str) -> None:
+    """The server shall hear that somebody changed this setting here, also if the power goes before it does."""
+    try:
+        clock.choices.touch(setting)
+    except OSError as error:
+        log.error("a change could not be kept for the server", error)
+    if clock.twin is not None:
+        clock.twin.touch(setting)
 
 
 def _next_mode(clock, light) -> None:
@@ -298,6 +342,7 @@ def _next_mode(clock, light) -> None:
     place = (order.index(clock.mode) + 1) % len(order)
     clock.choose(order[place])
     light.flash(place + 1)
+    _by_hand(clock, "mode")
     log.info("mode " + clock.mode)
 
 
@@ -337,34 +382,59 @@ async def _online(wifi) -> None:
         await asyncio.sleep_ms(NAP_MS)
 
 
-_JSON = (("Content-Type", "application/json"),)
-
-
 async def _check_in(clock, wifi, link) -> None:
-    """Once a minute, and soon after a change of mode."""
+    """Over and over, each waiting at the server until something new is desired; soon, when there is news here."""
     await _online(wifi)
     if not clock.keeper.known:
         await _news(clock, FIRST_TIME_MS)
+    cut_ms = None  # ticks_ms when news last ended a wait
     while True:
         await _online(wifi)
-        await clock.quiet(HANDSHAKE_MS)
-        if clock.talking.locked():
-            await asyncio.sleep_ms(NAP_MS)
-            continue
+        if not link.connected:
+            await clock.quiet(HANDSHAKE_MS)
+            if clock.talking.locked():
+                await asyncio.sleep_ms(NAP_MS)
+                continue
         clock.news.clear()
-        report = clock.report()
-        errors = log.errors()
-        report.update({"app": "clock", "version": device_config.VERSION, "errors": errors})
+        began_ms = time.ticks_ms()
         try:
-            async with clock.talking:
-                status, _, body = await link.request("POST", "/api/device/check-in", _JSON, json.dumps(report).encode())
-            if status == 200:
-                log.reported(errors)
+            if link.connected:
+                answer = await _poll(clock, cut_ms)
+                if answer is None:
+                    cut_ms = time.ticks_ms()
+                    continue
             else:
-                log.error("check-in: the server answered %d %r" % (status, body[:80]))
+                async with clock.talking:
+                    answer = await clock.twin.check_in()
+            if "update" in answer and await clock.twin.update.take(str(answer["update"].get("version"))):
+                await clock.quiet(NAP_MS)
+                machine.reset()
+            if not clock.twin.changed:
+                clock.choices.heard()
         except OSError as error:
             log.error("check-in", error)
-        await _news(clock, CHECK_IN_MS)
+            await _news(clock, CHECK_IN_MS)
+            continue
+        await _news(clock, max(0, POLL_PAUSE_MS - diff(time.ticks_ms(), began_ms)))
+
+
+async def _poll(clock, cut_ms):
+    """A check-in that waits for the server, but not longer than until there is news here; None: it was cut short."""
+    work = asyncio.create_task(clock.twin.check_in(twin.WAIT_MS))
+    try:
+        while not work.done():
+            await asyncio.sleep_ms(NAP_MS)
+            if clock.news.is_set() and (cut_ms is None or diff(time.ticks_ms(), cut_ms) > CUT_PAUSE_MS):
+                break
+        return await work if work.done() else None
+    finally:
+        work.cancel()  # does nothing to one that has ended
+
+
+async def _report(clock, settings: dict, board: dict, wifi) -> None:
+    link = _make_link(settings, clock)
+    clock.twin = _make_twin(clock, settings, board, wifi, link)
+    await _check_in(clock, wifi, link)
 
 
 async def _news(clock, timeout_ms: int) -> None:
@@ -375,14 +445,90 @@ async def _news(clock, timeout_ms: int) -> None:
         pass  # then it is time
 
 
-def _make_link(settings: dict):
+async def _ready(clock) -> None:
+    """A moment for a handshake; if none comes in time, now."""
+    try:
+        await asyncio.wait_for_ms(clock.quiet(HANDSHAKE_MS), READY_MS)
+    except asyncio.TimeoutError:
+        pass  # such as while catching up, which it then delays
+
+
+def _make_link(settings: dict, clock):
     from device.link import Link
 
-    with open("/server.der", "rb") as file:
-        certificate_der = file.read()
-    walltime.advance(machine.RTC(), walltime.not_before(certificate_der))  # or it would count as not yet valid
+    pinned, following = twin.certificates()
+    # Or the one that verifies the server would count as not yet valid.
+    walltime.advance(machine.RTC(), walltime.not_before(following or pinned))
     server = settings["server"]
-    return Link(server["host"], server["port"], certificate_der, settings["token"], sync.LookUp().find)
+    look_up = sync.LookUp()
+    link = Link(server["host"], server["port"], pinned, settings["token"], look_up.find, lambda: _ready(clock))
+    link.next_der, link.changed = following, twin.change
+    return link
+
+
+def _make_twin(clock, settings: dict, board: dict, wifi, link):
+    """The clock as the server sees it."""
+    counter = Counter("", time.ticks_ms())  # since the power came, or nearly
+
+    def counter_ms():
+        return counter.at_ms(time.ticks_ms())
+
+    def report():
+        return dict(clock.report(), rssi_dbm=wifi.rssi_dbm())
+
+    def has():
+        held = clock.held_at()
+        has = {"mode": clock.mode, "hold": None if held is None else dial.text(held)}
+        for key in ("timezone", "morse", "pattern"):
+            if key in settings:
+                has[key] = settings[key]
+        return has
+
+    identity = twin.identity("clock", board["name"], machine)
+    made = twin.Twin(
+        *(link, identity, counter_ms, report, has),
+        *(lambda key, value: _set(clock, settings, key, value), lambda time_ms: None),
+        *(("hands", "steps"), clock.choices.touched()),
+    )
+    made.update = Update("", link.get, settings["token"], "clock", identity["mpy"], identity["version"])
+    return made
+
+
+def _set(clock, settings: dict, key: str, value) -> bool:
+    """Do what the server desires. True: the twin is to keep the value. ValueError: why it cannot be done."""
+    if key == "mode":
+        clock.choose(value)
+    elif key == "hold" and value is None:
+        if clock.state != FOLLOWING:
+            clock.follow()
+    elif key == "hold":
+        clock.run_to(dial.parse(value))
+    elif key == "hands":
+        clock.set_hands(dial.parse(value))
+    elif key == "steps":
+        if isinstance(value, bool) or not isinstance(value, int) or not -dial.STEPS < value < dial.STEPS:
+            raise ValueError("steps: not an integer from -43199 to 43199")
+        clock.shift(value)
+    elif key in ("timezone", "morse", "pattern"):
+        device_config.check_some({key: value})
+        if key == "timezone":
+            clock.live_in(timezone.Zone(value))
+        else:
+            refused: list = []
+            able = modes.able(dict(settings, **{key: value}), _least_ms(clock.mover), refused=refused)
+            if key not in dict(able):
+                raise ValueError(" ".join([reason for reason in refused if reason.startswith(key)]) or key)
+            clock.use(able)
+        settings[key] = value
+        return True
+    else:
+        raise ValueError("%s: this clock has no such setting" % key)
+    return False
+
+
+def _least_ms(mover) -> int:
+    """From tick to tick."""
+    return (999 + mover.catch_up_hz) // mover.catch_up_hz
 
 
 def _make_movement(board: dict):
@@ -418,9 +564,8 @@ def _make_clock(settings: dict, board: dict) -> Clock:
     if place is None and "hands" in settings:
         place = dial.parse(settings["hands"]), 0
         log.info("no place was kept: the hands are taken to show " + settings["hands"])
-    least_ms = (999 + mover.catch_up_hz) // mover.catch_up_hz  # from tick to tick
     refused: list = []
-    able = modes.able(settings, least_ms, refused=refused)
+    able = modes.able(settings, _least_ms(mover), refused=refused)
     for reason in refused:
         log.info("without this mode: " + reason)
     mode = choices.mode()
@@ -451,15 +596,16 @@ async def main(settings: dict, board: dict) -> None:
     dark = board["light_active_low"]
     light = Light(machine.Pin(pins["light"], machine.Pin.OUT, value=dark), dark)
     wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF))
+    manners = sntp.Manners(settings["ntp"])
     beside = {
         "light": light.run,
         "light's meaning": lambda: _show(clock, light),
         "button": lambda: _press(clock, button, light),
         "WiFi": lambda: _join(wifi),
-        "time": lambda: sync.run(clock, wifi, settings["ntp"]),
+        "time": lambda: sync.run(clock, wifi, manners),
     }
     if "server" in settings:
-        beside["check-in"] = lambda: _check_in(clock, wifi, _make_link(settings))
+        beside["check-in"] = lambda: _report(clock, settings, board, wifi)
     tasks = [asyncio.create_task(_again(what, beside[what])) for what in beside]
     try:
         await clock.tick(watchdog)

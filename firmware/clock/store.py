@@ -9,6 +9,7 @@ turns, 525,600 minutes a year are about 830 erases of each, of the 10,000 that a
 from clock import dial
 
 NAMESPACE = "clock"
+_BY_HAND = ("mode", "hold")  # the settings that the button changes, and their bits
 
 
 class NvsStore:
@@ -62,6 +63,24 @@ class NvsStore:
     def hold(self, goal) -> None:
         self._nvs.set_i32("goal", -1 if goal is None else goal)
         self._nvs.commit()
+
+    def touch(self, setting: str) -> None:
+        """A setting, `mode` or `hold`, was changed at the clock, and the server has not heard of it."""
+        bits = self._number("changed", 4) or 0
+        if not bits & 1 << _BY_HAND.index(setting):
+            self._nvs.set_i32("changed", bits | 1 << _BY_HAND.index(setting))
+            self._nvs.commit()
+
+    def touched(self) -> list:
+        """The settings of which the server has not heard."""
+        bits = self._number("changed", 4) or 0
+        return [setting for index, setting in enumerate(_BY_HAND) if bits & 1 << index]
+
+    def heard(self) -> None:
+        """The server has heard of all."""
+        if self._number("changed", 4):
+            self._nvs.set_i32("changed", 0)
+            self._nvs.commit()
 
     def _number(self, key: str, end: int):
         try:

@@ -18,9 +18,10 @@ WAKE_MS = 10
 DISCARD_PORT = 9  # RFC 863: what is sent there is thrown away
 
 
-async def run(clock, wifi, servers: list) -> None:
-    """Ask the time servers and tell the clock. clock: has `hear`, `keeper` and `talking`; wifi: has `connected`."""
-    manners = sntp.Manners(servers)
+async def run(clock, wifi, manners) -> None:
+    """Ask the time servers and tell the clock. clock: has `hear`, `keeper` and `talking`; wifi: has `connected`;
+    manners: sntp.Manners, which outlives a failure of this task: a server that said "no more" is not asked anew.
+    """
     look_up = LookUp()
     asked = address = None
     while True:

@@ -51,6 +51,12 @@ class Debounce:
         """The oldest change that nobody has had, (down, first edge's ticks_ms), or None."""
         return self._changes.pop(0) if self._changes else None
 
+    def woken(self, down: bool):
+        """After a sleep, in which edges are not seen: this level counts, and is no change."""
+        self._bursting = False
+        self._changes.clear()
+        self.down = down
+
     def _settle(self, down):
         self._bursting = False
         if down != self.down:
@@ -79,6 +85,14 @@ class Button:
     def down(self) -> bool:
         """The debounced level, as of the last `change`."""
         return self._debounce.down
+
+    def woken(self) -> bool:
+        """To be called after a sleep that this button ended: whether it is still down. Of the press itself `change`
+        does not tell; the next change is its release, or, if it was let go already, another press.
+        """
+        down = not self._pin.value()
+        self._debounce.woken(down)
+        return down
 
     def _edge(self, pin):
         self._debounce.edge(self._ticks_ms(), not pin.value())

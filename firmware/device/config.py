@@ -15,9 +15,23 @@ class ConfigError(ValueError):
     pass
 
 
-def load(path: str) -> dict:
-    """The checked configuration of `path`. A missing, wrong or unknown key raises ConfigError."""
-    return check(_read(path))
+def load(path: str, kept: str = "") -> dict:
+    """The checked configuration of `path`. A missing, wrong or unknown key raises ConfigError.
+
+    kept: the file of device.twin, whose settings go over it; those that are not right are left out.
+    """
+    config = check(_read(path))
+    try:
+        with open(kept) as file:
+            settings = dict(json.load(file)["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config  # nothing is desired yet; or it is damaged: the twin says so, and is sent all of it once more
+    for key in settings:
+        try:
+            config.update(check_some({key: settings[key]}))
+        except ConfigError as e:
+            print(kept, e)
+    return config
 
 
 def load_board(path: str) -> dict:
@@ -127,6 +141,12 @@ def _pattern(key, value):
         _integer("%s[%d]" % (key, number), weight, 1, 10_000)
 
 
+def _gain(key, value):
+    _integer(key, value, -24, 24)
+    if value % 6:
+        _refuse(key, value, "a multiple of 6")
+
+
 _CONFIG = {
     "app": _app,
     "device": _device,
@@ -140,6 +160,8 @@ _CONFIG = {
     "hands": _hands,
     "morse": _morse,
     "pattern": _pattern,
+    "gain_db": _gain,
+    "sleep_after_s": lambda k, v: _integer(k, v, 0, 3600),
 }
 _REQUIRED = {
     "pendant": ("app", "device", "token", "server", "wifi"),
@@ -194,6 +216,13 @@ def _pins(key, value):
             raise ConfigError("%s.%s is missing" % (key, name))
 
 
+def _divider(key, value):
+    if not isinstance(value, list) or len(value) != 2:
+        _refuse(key, value, "the upper and the lower resistor, like [220, 220]")
+    for number in value:
+        _integer(key, number, 1, 10_000)
+
+
 def _flag(key, value):
     if not isinstance(value, bool):
         _refuse(key, value, "true or false")
@@ -209,13 +238,12 @@ def _movement(key, value):
         "catch_up_hz": lambda k, v: _integer(k, v, 1, 30),
     }
     needed = list(checks)
-    checks["margins"] = _flexible  # what the calibration found; nothing reads it
+    checks["margins"] = _anything  # what the calibration found; nothing reads it
     _keys(value, checks, needed, key + ".")
 
 
-def _flexible(key, value):
-    if not isinstance(value, dict):
-        _refuse(key, value, "an object")
+def _anything(key, value):
+    pass
 
 
 # Why a pin cannot drive a coil: it lies high when the chip starts, or has another use. By chip, as (pins, why).
@@ -223,45 +251,45 @@ def _flexible(key, value):
 # listed here: a pin that is driven low for 60 us does a coil nothing) and the GPIO page of ESP-IDF's programming guide.
 # Not seen in the data sheets themselves, but in what others quote from them: the glitches of GPIO18 (C3) and GPIO19, 20
 # (S3). Not verified: the glitch of GPIO18 (S3).
-_STRAPPING = "a strapping pin, pulled and read at the start"
-_FLASH = "wired to the flash or the PSRAM"
-_CONSOLE = "of the console, which speaks at the start"
-_USB = "of USB, pulled up at the start"
-_UNFIT = {
+STRAPPING = "a strapping pin, pulled and read at the start"
+FLASH = "wired to the flash or the PSRAM"
+CONSOLE = "of the console, which speaks at the start"
+USB = "of USB, pulled up at the start"
+UNFIT = {
     "esp32": (
-        ((0, 2, 5, 12, 15), _STRAPPING),
-        ((1, 3), _CONSOLE),
-        ((6, 7, 8, 9, 10, 11, 16, 17), _FLASH),
+        ((0, 2, 5, 12, 15), STRAPPING),
+        ((1, 3), CONSOLE),
+        ((6, 7, 8, 9, 10, 11, 16, 17), FLASH),
         ((14,), "of JTAG, pulled up at the start"),
         ((34, 35, 36, 37, 38, 39), "an input only"),
         ((20, 24, 28, 29, 30, 31), "not there"),
     ),
     "esp32c3": (
-        ((2, 8, 9), _STRAPPING),
-        ((11, 12, 13, 14, 15, 16, 17), _FLASH),
-        ((18, 19), _USB),
-        ((20, 21), _CONSOLE),
+        ((2, 8, 9), STRAPPING),
+        ((11, 12, 13, 14, 15, 16, 17), FLASH),
+        ((18, 19), USB),
+        ((20, 21), CONSOLE),
     ),
     "esp32s3": (
-        ((0, 3, 45, 46), _STRAPPING),
+        ((0, 3, 45, 46), STRAPPING),
         ((18,), "high for a moment at power-up"),
-        ((19, 20), _USB),
+        ((19, 20), USB),
         ((22, 23, 24, 25), "not there"),
-        ((26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37), _FLASH),
-        ((43, 44), _CONSOLE),
+        ((26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37), FLASH),
+        ((43, 44), CONSOLE),
     ),
 }
-_MOST_PIN = {"esp32": 39, "esp32c3": 21, "esp32s3": 48}
+MOST_PIN = {"esp32": 39, "esp32c3": 21, "esp32s3": 48}
 
 
 def _coil(key, value, chip):
     if not isinstance(value, list) or len(value) != 2:
         _refuse(key, value, "the two pins between which the coil lies, like [3, 10]")
-    if chip not in _UNFIT:
-        _refuse("chip", chip, "one whose pins are known to be quiet at the start: " + ", ".join(sorted(_UNFIT)))
+    if chip not in UNFIT:
+        _refuse("chip", chip, "one whose pins are known to be quiet at the start: " + ", ".join(sorted(UNFIT)))
     for number in value:
-        why = "not there" if number > _MOST_PIN[chip] else ""
-        for pins, reason in _UNFIT[chip]:
+        why = "not there" if number > MOST_PIN[chip] else ""
+        for pins, reason in UNFIT[chip]:
             if number in pins:
                 why = reason
         if why:
@@ -277,12 +305,18 @@ def check_board(board: dict) -> dict:
         "pins": _pins,
         "light_active_low": _flag,
         "movement": _movement,
+        "battery_divider": _divider,
+        "on_board": _anything,  # these three are for people and tools: what is where, and what to buy
+        "labels": _anything,
+        "parts": _anything,
     }
     _keys(board, checks, ("name", "chip", "app", "pins", "light_active_low"))
     needed = ("microphone_sck", "microphone_ws", "microphone_sd") if board["app"] == "pendant" else ("coil",)
     for name in needed:
         if name not in board["pins"]:
             raise ConfigError("pins.%s is missing" % name)
+    if "battery" in board["pins"] and "battery_divider" not in board:
+        raise ConfigError("battery_divider is missing: with pins.battery, the upper and the lower resistor are needed")
     if board["app"] == "clock":
         _coil("pins.coil", board["pins"]["coil"], board["chip"])
         if "movement" not in board:

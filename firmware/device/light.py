@@ -9,6 +9,7 @@ PATTERNS = {
     "refused": (250, 250, 3),  # no room: nothing is being recorded
     "no network": (60, 400, 4),
     "trouble": (400, 200, 5),  # see the log
+    "low battery": (30, 90, 8),
     "waiting": (500, 500, 0),
     "held": (60, 1940, 0),  # the clock's hands, on request
     "unset": (60, 240, 0),  # the clock does not know where its hands stand
@@ -28,6 +29,8 @@ class Light:
 
     def set(self, on: bool):
         """Steady, at once, instead of any pattern."""
+        if on == self._on and self._playing is None:
+            return
         self._on = on
         self._play(None)
         self._show(on)
@@ -39,6 +42,10 @@ class Light:
     def flash(self, times: int):
         """Play so many short flashes: a number to be counted."""
         self._play((120, 250, times))
+
+    @property
+    def playing(self) -> bool:
+        return self._playing is not None
 
     def _play(self, pattern):
         self._playing = pattern

@@ -18,11 +18,16 @@ STEP_S = 10  # for each piece written
 ANSWER_S = 30  # for a whole answer; the server syncs to disk and commits before it answers
 PIECE_BYTES = 2048
 HEAD_BYTES = 2048  # longest answer head
-BODY_BYTES = 4096  # longest answer body
+BODY_BYTES = 4096  # longest answer body that is returned
+SLOWEST_BYTES_PER_S = 4096  # of a longer one: it is given so much longer
 
 
 class LinkError(OSError):
     """No answer, or one that is not to be trusted. The connection is closed; try again later."""
+
+
+class Unverified(LinkError):
+    """The server has not the certificate that it should have."""
 
 
 class Link:
@@ -30,11 +35,18 @@ class Link:
 
     `find`: a coroutine function of (host, port, timeout_ms) that gives a numeric (address, port), for those who cannot
     be held up by a look-up; without it the chip's blocking one is used.
+    `ready`: a coroutine function that waits, 5 s at most, for a moment when the TLS handshake, which blocks, does no
+    harm. The attribute `next_der`: the certificate that the server will change to, or None. When the pinned one does
+    not verify the server and this one does, the two change places, and the function `changed` (or None) is called.
     """
 
-    def __init__(self, host: str, port: int, certificate_der: bytes, token: str, find=None):
+    def __init__(self, host: str, port: int, certificate_der: bytes, token: str, find=None, ready=None):
         self._address = (host, port)
         self._find = find
+        self._ready = ready
+        self.next_der: Any = None
+        self.changed: Any = None
+        self._other = False  # the certificate in use is the next one, which has not verified a server yet
         self._token = token
         self._certificate = certificate_der
         self._context: Any = None
@@ -42,21 +54,55 @@ class Link:
         self._answering = False  # the first byte of the present answer has come
         self._buffer = memoryview(bytearray(max(PIECE_BYTES, HEAD_BYTES)))
 
-    async def request(self, method: str, path: str, headers=(), body=None):
+    async def request(self, method: str, path: str, headers=(), body=None, into=None):
         """Send a request and read its answer: (status, headers, body).
 
         `headers`: pairs in the order in which they are sent, or a function that returns them, called (again) when the
         connection is there. `body`: None, bytes, or (file, offset, length) of an open
         binary file. Returns the status as an int, the headers in a dict with lower-case names, the body as bytes of at
-        most 4 kB. Raises LinkError. Cancelling it closes the connection.
+        most 4 kB. Raises LinkError. Cancelling it closes the connection. `into`: None, or (sink, most bytes): the body
+        of an answer 200 is handed to the function `sink` in pieces of at most 2 kB instead.
         """
         reused = self._stream is not None
         try:
-            return await self._exchange(method, path, headers, body)
+            answer = await self._exchange(method, path, headers, body, into)
+        except Unverified:
+            if self.next_der is None:
+                raise
+            self._take_other()
+            try:
+                answer = await self._exchange(method, path, headers, body, into)
+            except Unverified:
+                self._take_other()
+                raise
         except LinkError:
             if not reused or self._answering:
                 raise
-        return await self._exchange(method, path, headers, body)
+            answer = await self._exchange(method, path, headers, body, into)
+        if self._other:
+            self._other = False
+            if self.changed is not None:
+                self.changed()
+        return answer
+
+    async def get(self, path: str, sink, most_bytes: int):
+        """GET: the body of an answer 200, of at most most_bytes, goes to `sink(piece)`. Returns (status, headers).
+
+        A piece is a memoryview of at most 2 kB, which `sink` must not keep. Raises LinkError: what `sink` was given
+        by then is not the whole.
+        """
+        return (await self.request("GET", path, into=(sink, most_bytes)))[:2]
+
+    def _take_other(self):
+        """Try the next certificate in place of the pinned one, or the pinned one again."""
+        self._certificate, self.next_der = self.next_der, self._certificate
+        self._other = not self._other
+        self._context = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as known: the next request most likely needs no handshake."""
+        return self._stream is not None
 
     def close(self):
         """Drop the connection; the next request makes a new one."""
@@ -79,7 +125,7 @@ class Link:
             lines.append("Content-Length: %d" % (body[2] if isinstance(body, tuple) else len(body)))
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
-    async def _exchange(self, method, path, headers, body):
+    async def _exchange(self, method, path, headers, body, into):
         finished = False
         self._answering = False
         try:
@@ -91,13 +137,15 @@ class Link:
             elif body:
                 for at in range(0, len(body), PIECE_BYTES):
                     await self._send(body[at : at + PIECE_BYTES])
-            status, answered, content, keep = await self._bounded(self._answer(method), ANSWER_S, "the answer")
+            seconds = ANSWER_S + (into[1] // SLOWEST_BYTES_PER_S if into else 0)
+            status, answered, content, keep = await self._bounded(self._answer(method, into), seconds, "the answer")
             finished = keep
             return status, answered, content
         except LinkError:
             raise
-        except (OSError, ValueError, EOFError) as e:
-            # mbedTLS reports a refused certificate as a ValueError
+        except ValueError as e:  # so mbedTLS reports a refused certificate, at the first bytes sent
+            raise Unverified("%s: %s" % (type(e).__name__, e))
+        except (OSError, EOFError) as e:
             raise LinkError("%s: %s" % (type(e).__name__, e))
         finally:
             if not finished:  # whatever ended it, a cancellation included: the state of the connection is not known
@@ -122,6 +170,8 @@ class Link:
         if self._find is not None:
             host = (await self._find(host, port, CONNECT_S * 1000))[0]
         self._stream, _ = await asyncio.open_connection(host, port, ssl=self._context, server_hostname=NAME)
+        if self._ready is not None:
+            await self._ready()
 
     async def _send(self, data):
         self._stream.write(data)
@@ -147,7 +197,7 @@ class Link:
                 raise LinkError("closed by the server")
             # None: TLS took a record that held no data for us
 
-    async def _answer(self, method):
+    async def _answer(self, method, into):
         have = 0
         while True:
             if have == HEAD_BYTES:
@@ -159,10 +209,19 @@ class Link:
                 break
         status, headers = parse_head(received[:end])
         body = received[end + 4 :]
-        length = body_length(method, status, headers)
+        sink, most_bytes = into if into and status == 200 else (None, BODY_BYTES)
+        length = body_length(method, status, headers, most_bytes)
         if len(body) > length:
             raise LinkError("answer refused: more bytes than it announced")
-        if len(body) < length:
+        if sink:
+            length -= len(body)
+            sink(body)
+            body = b""
+            while length:
+                have = await self._receive(self._buffer[: min(PIECE_BYTES, length)])
+                sink(self._buffer[:have])
+                length -= have
+        elif len(body) < length:
             rest = memoryview(bytearray(length))
             rest[: len(body)] = body
             have = len(body)
@@ -195,8 +254,8 @@ def parse_head(head: bytes):
     return status, headers
 
 
-def body_length(method: str, status: int, headers: dict) -> int:
-    """Bytes of the body that follows, from 0 to 4096. LinkError if it is unknown or longer."""
+def body_length(method: str, status: int, headers: dict, most_bytes: int = BODY_BYTES) -> int:
+    """Bytes of the body that follows, from 0 to most_bytes. LinkError if it is unknown or longer."""
     if method == "HEAD" or status == 204:
         return 0
     if "transfer-encoding" in headers:
@@ -204,6 +263,6 @@ def body_length(method: str, status: int, headers: dict) -> int:
     text = headers.get("content-length", "")
     if not text.isdigit() or len(text) > 9:
         raise LinkError("answer refused: Content-Length is %r" % text[:20])
-    if int(text) > BODY_BYTES:
-        raise LinkError("answer refused: %s bytes are over %d" % (text, BODY_BYTES))
+    if int(text) > most_bytes:
+        raise LinkError("answer refused: %s bytes are over %d" % (text, most_bytes))
     return int(text)

@@ -13,16 +13,19 @@ def diff(later, earlier) -> int:
 
 
 class Counter:
-    """Milliseconds of this run of the device, from 0 at its making, never wrapping.
+    """Milliseconds of this run of the device, never wrapping: from 0 at power-on, on through sleep.
 
     `mark`: 8 hexadecimal digits drawn at power-on, which name the run in a note and in each upload (docs/protocol.md).
+    `asleep_ms`: the part of it that was spent asleep.
     Something must call `at_ms` at least every 6 days: the application's watch does.
     """
 
-    def __init__(self, mark: str, now):
+    def __init__(self, mark: str, now, ms: int = 0, asleep_ms: int = 0):
+        """now: ticks_ms at which the counter is at `ms`."""
         self.mark = mark
+        self.asleep_ms = asleep_ms
         self._ticks = now
-        self._ms = 0
+        self._ms = ms
 
     def at_ms(self, ticks) -> int:
         """The counter at a value of ticks_ms, which may be a little in the past (an edge, a sample)."""
@@ -32,3 +35,7 @@ class Counter:
             self._ms += passed_ms
             return self._ms
         return max(0, self._ms + passed_ms)
+
+    def dozed(self, ms: int):
+        """So many of the ms that ticks_ms has counted went by in light sleep, which is timed as badly as deep sleep."""
+        self.asleep_ms += ms

@@ -57,6 +57,15 @@ def advance(rtc, moment: tuple):
     return True
 
 
+def now_ms(rtc) -> int:
+    """What the clock shows, milliseconds since 2000-01-01 UTC, from 2000 to 2099."""
+    year, month, day, _, hour, minute, second, us = rtc.datetime()
+    year -= 2000
+    days = year * 365 + (year + 3) // 4 + day - 1  # no exception to the rule of four from 2000 to 2099
+    days += (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)[month - 1] + (month > 2 and year % 4 == 0)
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + us // 1000
+
+
 def set_ms(rtc, unix_ms: int):
     """Set the clock to `unix_ms`, milliseconds since 1970-01-01 UTC; ValueError outside 2000 to 2099."""
     days, ms = divmod(unix_ms, 86400000)

@@ -15,6 +15,7 @@ import asyncio
 from array import array
 
 from device.ticks import diff
+
 from pendant import adpcm
 
 GAIN_BITS = 2  # 12 dB: full scale at 108 dB SPL, a shout into the INMP441 (-26 dBFS at 94 dB SPL)
@@ -23,7 +24,10 @@ LEAST_BLOCKS = 64  # 2 s: less memory than that is no pendant
 PRE_ROLL_BLOCKS = 4  # 126 ms, kept from before the press: its handler may wait for a flash erase or a collection
 _BLOCKED_MS = 100  # without a block for so long, a blocking call held the interpreter, and the button's handler too
 _AT_ONCE_MS = 15  # handlers that a blocking call held up run within this time of each other
-_SETTLING_BLOCKS = 9  # 284 ms; the INMP441's start-up takes 2^18 of its clock cycles, 256 ms
+# The INMP441 takes 2^18 of its clock cycles to start up, whether its power was off or its clock: 4096 frames. 64 more,
+# for the filter and the beginning of a frame, make 8 blocks and this many frames: 260 ms.
+_SETTLING_BLOCKS = 8
+_SETTLING_FRAMES = 120
 _TIMES = 32  # blocks whose time of arrival is remembered; a power of two
 _WINDOW = 4  # of them are looked at to tell lateness from loss
 _LEAST_LOSS_MS = 24  # less is lateness: the driver hands out descriptors of 16 ms
@@ -37,7 +41,7 @@ def _ms(blocks):
 
 class Take:
     """A finished recording: `blocks` blocks of the ring from number `first` on, which began at `start` (ticks_ms) and
-    lacks `lost` samples.
+    lacks `lost` samples. `stamp`: what is known of that time (pendant.times), filled in by the application.
     """
 
     def __init__(self, first: int, blocks: int, start: int, lost: int):
@@ -45,23 +49,27 @@ class Take:
         self.blocks = blocks
         self.start = start
         self.lost = lost
+        self.stamp: dict = {}
 
 
 class Microphone:
-    """`open_i2s()` makes the machine.I2S (and may be called again, if it stalls); `memory`: the ring, a bytearray of at
-    least 64 blocks of 256 bytes; `ticks_ms`: time.ticks_ms.
+    """`open_i2s()` makes the machine.I2S, and is called again after a sleep or a stall; `memory`: the ring, a bytearray
+    of at least 64 blocks of 256 bytes; `ticks_ms`: time.ticks_ms; `power`: a Pin that feeds the microphone, or None.
     """
 
-    def __init__(self, open_i2s, memory, ticks_ms):
+    def __init__(self, open_i2s, memory, ticks_ms, power=None):
         self.total = 0  # blocks encoded so far: the number of the next one
         self._open_i2s = open_i2s
+        self._power = power
         self._ticks_ms = ticks_ms
         self._view = memoryview(memory)
         self._capacity = len(memory) // adpcm.BLOCK_BYTES
         self._memory = memory
         self._words = (bytearray(adpcm.FRAMES_BYTES), bytearray(adpcm.FRAMES_BYTES))
+        self._short = memoryview(self._words[0])[: _SETTLING_FRAMES * 4]
         self._filling = 0
         self._samples = array("h", (0 for _ in range(adpcm.BLOCK_SAMPLES)))
+        self._gain_bits = GAIN_BITS
         self._state = adpcm.new_state(GAIN_BITS)
         self._times = array("i", (0 for _ in range(_TIMES)))
         self._settling = 0
@@ -74,19 +82,37 @@ class Microphone:
         self._asked = 0  # ticks_ms of the press
         self._i2s = None
 
-    def start(self):
-        """Begin to listen. The first 284 ms are dropped."""
-        self._settling = _SETTLING_BLOCKS
+    def start(self, i2s=None):
+        """Begin to listen. The first 260 ms are dropped. `i2s`: one that `open_i2s` has made already."""
+        self._state = adpcm.new_state(self._gain_bits)
+        self._settling = _SETTLING_BLOCKS + 1
+        self._filling = 0
         self._fresh = self.total
         self._alive = self._ticks_ms()
-        self._i2s = self._open_i2s()
-        self._i2s.irq(self._filled)
-        self._i2s.readinto(self._words[self._filling])
+        if i2s is None:
+            if self._power is not None:
+                self._power.value(1)
+            i2s = self._open_i2s()
+        self._i2s = i2s
+        i2s.irq(self._filled)
+        i2s.readinto(self._short)
 
     def stop(self):
+        """Listen no more; what was recorded stays."""
         if self._i2s is not None:
             self._i2s.deinit()
             self._i2s = None
+        if self._power is not None:
+            self._power.value(0)
+
+    @property
+    def gain_bits(self) -> int:
+        return self._gain_bits
+
+    def set_gain(self, gain_bits: int):
+        """From the next `start` on. ValueError where the codec cannot."""
+        adpcm.new_state(gain_bits)
+        self._gain_bits = gain_bits
 
     @property
     def valid(self) -> bool:
@@ -119,6 +145,10 @@ class Microphone:
         while first > oldest and diff(self._began(first, first - 1), at) + _ms(PRE_ROLL_BLOCKS) > 0:
             first -= 1
         self._start = self._began(first, first) if first < self.total else None
+        if self._start is not None and first > oldest:
+            before = self._times[(first - 1) % _TIMES]  # when the block before it had ended, at the latest
+            if diff(before, self._start) < 0:
+                self._start = before
         self._asked = at
         if self._kept < 0:
             self._kept = first
@@ -133,11 +163,17 @@ class Microphone:
             start = self._began(self._first, max(self._first, self.total - _TIMES + 1))
             if self._start is None or diff(start, self._start) < 0:
                 self._start = start
-        if diff(self._ticks_ms(), self._alive) > _STALLED_MS:
+        if self._i2s is not None and diff(self._ticks_ms(), self._alive) > _STALLED_MS:
             self.stop()
             self.start()
             return "stalled"
         return "limit" if self._first >= 0 and self.total >= self._limit else None
+
+    def drop(self):
+        """End the recording, at once, and forget it."""
+        if self.total == self._limit:
+            self._fresh = self.total  # some were dropped since
+        self._first = self._limit = -1
 
     async def end(self, at: int):
         """End the recording with the block of the moment `at` (ticks_ms). Returns a Take, None if nothing was heard."""
@@ -194,7 +230,9 @@ class Microphone:
         return least
 
     def _filled(self, i2s):
-        """The I2S handler: `self._words[self._filling]` is full. Allocates nothing."""
+        """The I2S handler: `self._words[self._filling]` is full (its beginning, at first). Allocates nothing."""
+        if i2s is not self._i2s:  # stopped since
+            return
         words = self._words[self._filling]
         self._filling ^= 1
         i2s.readinto(self._words[self._filling])
@@ -203,18 +241,15 @@ class Microphone:
         if self._settling:
             self._settling -= 1
             if self._settling == 0:  # begin with the offset that there is, not with one to be found out
-                sample = words[-1] << 16 | words[-2] << 8 | words[-3]
-                if sample >= 0x800000:
-                    sample -= 0x1000000
-                self._state[adpcm.DC] = adpcm.DC_ZERO + ((sample >> self._state[adpcm.SHIFT]) << 9)
+                adpcm.settle(words, self._state)
             return
-        adpcm.condition(words, self._samples, self._state)  # type: ignore[arg-type]
+        adpcm.condition(words, self._samples, self._state)
         total = self.total
         if total == self._limit or (self._kept >= 0 and total - self._kept >= self._capacity):
             if self._first < 0:
                 self._fresh = total
             return
         self._state[adpcm.OFFSET] = total % self._capacity * adpcm.BLOCK_BYTES
-        adpcm.encode(self._samples, self._memory, self._state)  # type: ignore[arg-type]
+        adpcm.encode(self._samples, self._memory, self._state)
         self._times[total % _TIMES] = now
         self.total = total + 1

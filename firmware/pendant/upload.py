@@ -5,20 +5,29 @@ import binascii
 import hashlib
 import json
 
+from device import log
 from device.link import LinkError
 
 PIECE_BYTES = 32768  # of a note in one request
 MOST_STUMBLES = 4  # answers without progress, for one note in one go
 _PATH = "/api/device/notes/"
-_REFUSALS = (400, 401, 403, 413)
+MOST_RENEWED = 8  # notes given a new id in one talk: a server that knows every id already is mad
+_REFUSALS = (400, 413)  # of this note
+_OF_ALL = (401, 403, 503, 507)  # would be answered to each note
 
 
 class Refused(Exception):
-    """The server will not take this as it stands; trying again soon does not help."""
+    """The server will not take this note as it stands; trying again soon does not help. The others may go."""
+
+
+class Failed(LinkError):
+    """The server answered as it should not, perhaps to this note alone."""
 
 
 class Upload:
-    """`link`: device.link.Link; `spool`: the Spool; `now`: called, returns (counter's mark, its milliseconds)."""
+    """`link`: device.link.Link; `spool`: the Spool; `now`: called, returns (counter's mark, its milliseconds,
+    the part of them asleep).
+    """
 
     def __init__(self, link, spool, now):
         self._link = link
@@ -27,6 +36,45 @@ class Upload:
         self._buffer = memoryview(bytearray(2048))
         self.advances = 0  # how often the server had more than before: a note, or a part of one
         self._furthest = (None, 0)  # the last note, and the most that the server had of it
+        self._refused = None  # the last note that was refused: it and those before it are left out
+        self._failed = None  # the note at which the last talk ended with a Failed
+
+    def try_again(self):
+        """What the server refused is sent with the rest the next time."""
+        self._refused = None
+
+    async def send_all(self):
+        """Send all that waits, the oldest first, but what the server refused before. Returns how many were delivered
+        and how many refused. LinkError when there is no getting on: what is not delivered waits.
+
+        Where the last talk ended at an answer to one note, those behind it come first, so that it cannot block them.
+        """
+        while not self._spool.load():
+            await asyncio.sleep(0)  # the button may want the board
+        delivered = refused = renewed = 0
+        behind, self._failed = self._failed, None
+        first_pass = behind is not None
+        while renewed <= MOST_RENEWED:
+            note_id = self._spool.first(behind if first_pass else self._refused)
+            if note_id is None:
+                if not first_pass:
+                    break
+                first_pass = False
+                continue
+            try:
+                if await self.send(note_id):
+                    log.info("delivered %s" % note_id)
+                    delivered += 1
+                else:
+                    renewed += 1
+            except Refused as e:
+                log.error("%s stays here" % note_id, e)
+                self._refused = behind = note_id
+                refused += 1
+            except Failed:
+                self._failed = note_id
+                raise
+        return delivered, refused
 
     async def send(self, note_id: str) -> bool:
         """Bring one note to the server. True: confirmed and deleted here. False: the server has another note under this
@@ -39,7 +87,7 @@ class Upload:
             self._spool.renew(note_id)
             return False
         if not self._spool.confirm(note_id, length, binascii.hexlify(digest).decode(), answer):
-            raise LinkError("the server confirmed something else than %s" % note_id)
+            raise Failed("the server confirmed something else than %s" % note_id)
         self.advances += 1
         return True
 
@@ -81,7 +129,7 @@ class Upload:
             )
 
             def head(fixed=fixed):  # called when it is sent: connecting first may take 15 s
-                return fixed + (("Offbeat-Counter", "%s %d" % self._now()),)
+                return fixed + (("Offbeat-Counter", "%s %d %d" % self._now()),)
 
             status, headers, body = await self._link.request("PATCH", path, head, (file, offset, count))
             if status == 200:
@@ -99,20 +147,7 @@ class Upload:
                 stumbles += 1
         if offset > length:
             return None  # more is stored under this id than this note has: it is another's
-        raise LinkError("no progress with %s" % note_id)
-
-    async def check_in(self, report) -> int:
-        """Report (an ordered dict, docs/protocol.md), and learn the server's time, ms since 1970."""
-        body = json.dumps(report).encode()
-        status, _, answer = await self._link.request(
-            "POST", "/api/device/check-in", (("Content-Type", "application/json"),), body
-        )
-        if status != 200:
-            raise _failure(status, answer)
-        time_ms = _object(answer).get("time_ms")
-        if not isinstance(time_ms, int):
-            raise LinkError("answer refused: time_ms is %r" % time_ms)
-        return time_ms
+        raise Failed("no progress with %s" % note_id)
 
     async def _digest(self, file):
         """(SHA-256, length) of an open file."""
@@ -150,4 +185,6 @@ def _failure(status, body):
     except LinkError:
         detail = None
     text = "the server answered %d" % status + (": %s" % detail if isinstance(detail, str) else "")
-    return (Refused if status in _REFUSALS else LinkError)(text[:160])
+    if status in (401, 403):
+        text = "pair this device anew and put its name and token into config.json: " + text
+    return (Refused if status in _REFUSALS else LinkError if status in _OF_ALL else Failed)(text[:160])

@@ -25,9 +25,16 @@ class Wav:
         self.cut = cut
 
 
-def header(note_id: str, counter: str, start_ms: int, lost: int, blocks: int) -> bytes:
-    """Everything before the blocks. Keys and units as in docs/protocol.md."""
-    meta = '{"id":"%s","counter":"%s","start_ms":%d,"lost":%d}' % (note_id, counter, start_ms, lost)
+def header(note_id: str, stamp: dict, lost: int, blocks: int) -> bytes:
+    """Everything before the blocks. stamp: of pendant.times.Times. Keys and units as in docs/protocol.md."""
+    # By hand: MicroPython's dicts, and so its JSON, have no order.
+    first = (note_id, stamp["counter"], stamp["start_ms"], lost, stamp["asleep_ms"])
+    meta = '{"id":"%s","counter":"%s","start_ms":%d,"lost":%d,"asleep_ms":%d' % first
+    if "anchor" in stamp:
+        meta += ',"anchor":[%d,%d,%d]' % tuple(stamp["anchor"])
+    if "after_ms" in stamp:
+        meta += ',"after_ms":%d' % stamp["after_ms"]
+    meta += "}"
     padded = (meta + " " * (len(meta) & 1)).encode()
     n = len(padded)
     data_bytes = blocks * BLOCK_BYTES

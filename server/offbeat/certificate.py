@@ -1,16 +1,18 @@
 """The server's own key and certificate, against which every device verifies it."""
 
+import hashlib
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from offbeat.store import Store, StoreError, sync_folder
+from offbeat.store import Store, StoreError, devices, sync_folder
 
 NAME = "offbeat"
 VALID = timedelta(days=20 * 365 + 5)
@@ -55,6 +57,47 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.path)
         return context
+
+
+def _next_path(store: Store) -> Path:
+    return store.settings.data / "certificate-next.pem"
+
+
+def make_next(store: Store) -> None:
+    """Makes the key and certificate that the server will change to, unless they are there."""
+    path = _next_path(store)
+    with store.write():
+        if not path.exists():
+            _write(path, _make())
+
+
+def next_der(store: Store) -> bytes | None:
+    """The certificate that the server will change to, if there is one. Raises StoreError when it cannot be read."""
+    path = _next_path(store)
+    try:
+        pem = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    except ValueError as error:
+        raise StoreError(f"{path} cannot be read ({error}). Remove it, and make another.") from error
+
+
+def not_told(store: Store) -> list[str]:
+    """The devices that have not reported that they keep the next certificate: they would be locked out."""
+    der = next_der(store)
+    digest = None if der is None else hashlib.sha256(der).hexdigest()
+    with store.read() as connection:
+        rows = connection.execute(sa.select(devices.c.id, devices.c.report).order_by(devices.c.id)).all()
+    return [row.id for row in rows if (row.report or {}).get("next_certificate") != digest]
+
+
+def switch(store: Store) -> None:
+    """The next certificate takes the place of the present one; a server that runs serves it after its restart."""
+    path = _next_path(store)
+    os.replace(path, store.settings.data / "certificate.pem")
+    sync_folder(path.parent)
 
 
 def _make() -> bytes:

@@ -1,43 +1,25 @@
 """The command `offbeat`. Every command works with the server running or stopped."""
 
 import asyncio
-import base64
 import importlib
-import json
 import os
 import pkgutil
-import re
 import socket
 import sys
-from enum import StrEnum
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import rich
-import sqlalchemy as sa
 import typer
-from rich.table import Table
 
 from offbeat import __version__, commands, log
 from offbeat.certificate import Certificate
 from offbeat.commands import fail, opened
 from offbeat.people import People
-from offbeat.protocol import DEVICE_ID
 from offbeat.settings import Settings, SettingsError, load
-from offbeat.store import Store, StoreError, devices, iso, now_ms, only_server
-from offbeat.tokens import new_token, token_hash
+from offbeat.store import Store, StoreError, only_server
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-device_app = typer.Typer(no_args_is_help=True, help="The devices that may talk to this server.")
-app.add_typer(device_app, name="device")
 for _module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda module: module.name):
     importlib.import_module(f"{commands.__name__}.{_module.name}").add_to(app)
-
-
-class App(StrEnum):
-    """What a device is."""
-
-    pendant = "pendant"
-    clock = "clock"
 
 
 def shown_host(host: str) -> str:
@@ -74,6 +56,7 @@ def _serve(settings: Settings) -> NoReturn:
     from offbeat import http_server, notebook, page
     from offbeat.pipeline import Pipeline
     from offbeat.transcriber import make_transcriber
+    from offbeat.twin import Twins
 
     log.configure()
     sockets = []
@@ -86,6 +69,7 @@ def _serve(settings: Settings) -> NoReturn:
     certificate = Certificate(store)
     pipeline = Pipeline(store, make_transcriber(settings))
     notebook.sweep(store)
+    twins = Twins(store, pipeline.deliveries.emit)
     if store.is_new:
         print(f"Sign in once, within a day: {sign_in_link(store)}", flush=True)
     log.get().info(
@@ -97,9 +81,9 @@ def _serve(settings: Settings) -> NoReturn:
     )
     asyncio.run(
         http_server.serve(
-            page.make_app(store, pipeline),
+            page.make_app(store, pipeline, twins),
             sockets[0],
-            device_port.make_app(store, pipeline),
+            device_port.make_app(store, pipeline, twins),
             sockets[1],
             certificate.server_context(),
         )
@@ -117,49 +101,3 @@ def sign_in() -> None:
     """Prints a fresh link that signs you in to the page, once, within a day."""
     with opened() as store:
         print(sign_in_link(store))
-
-
-@device_app.command("add")
-def device_add(
-    name: Annotated[str, typer.Argument(help="A name for people, such as 'Kitchen clock'.")],
-    kind: Annotated[App, typer.Option("--app", help="What it is.")],
-) -> None:
-    """Adds a device and prints one JSON line: id, token (shown this once), certificate, port."""
-    token = new_token()
-    with opened() as store:
-        certificate = Certificate(store)
-        with store.write() as connection:
-            taken = set(connection.scalars(sa.select(devices.c.id)))
-            device_id = free_id(name, kind, taken)
-            connection.execute(
-                sa.insert(devices).values(
-                    id=device_id, name=name, app=kind.value, token_hash=token_hash(token), created_ms=now_ms()
-                )
-            )
-        line = {
-            "id": device_id,
-            "token": token,
-            "certificate": base64.b64encode(certificate.der).decode(),
-            "port": store.settings.device_port,
-        }
-    print(json.dumps(line))
-
-
-def free_id(name: str, kind: str, taken: set[str]) -> str:
-    """A device id made from a name: its small letters and digits, and a number where that is taken."""
-    base = re.sub(r"[^a-z0-9]", "", name.lower())
-    base = re.sub(r"^[0-9]+", "", base)[:28] or kind
-    candidates = (base if number == 1 else f"{base}{number}" for number in range(1, len(taken) + 2))
-    found = next(one for one in candidates if one not in taken)
-    assert DEVICE_ID.fullmatch(found)
-    return found
-
-
-@device_app.command("list")
-def device_list() -> None:
-    """Lists the devices."""
-    table = Table("id", "name", "app", "last contact")
-    with opened() as store, store.read() as connection:
-        for row in connection.execute(sa.select(devices).order_by(devices.c.created_ms)):
-            table.add_row(row.id, row.name, row.app, iso(row.contact_ms) or "never")
-    rich.print(table)

@@ -1,13 +1,14 @@
 """The application on the device port: uploads and check-ins, as docs/protocol.md has them, and nothing else."""
 
 import asyncio
+import base64
 import errno
 import hashlib
 import hmac
 import os
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from offbeat import log, wav
+from offbeat import certificate, log, updates, wav
 from offbeat.http_server import TAIL
 from offbeat.pipeline import Pipeline
 from offbeat.protocol import (
@@ -32,8 +33,10 @@ from offbeat.protocol import (
     digest_header,
     token_of,
 )
+from offbeat.recording_time import Reading, Stamp, recording_time
 from offbeat.store import Store, devices, notes, now_ms, sync_file, sync_folder
 from offbeat.tokens import token_hash
+from offbeat.twin import Twins
 
 IDLE_TIMEOUT_S = 30.0
 TURN_TIMEOUT_S = 10.0
@@ -170,7 +173,7 @@ class Uploads:
             return 0
         return path.stat().st_size
 
-    def begin(self, note_id: str, device_id: str, append: Append) -> Confirmation | None:
+    def begin(self, note_id: str, device_id: str, append: Append, arrived_ms: int) -> Confirmation | None:
         """Makes the note's row at its first `PATCH`. Returns the confirmation of a note that is already whole.
 
         Raises Refused (409) when the id is of a note with another length or digest."""
@@ -184,7 +187,8 @@ class Uploads:
                         length_bytes=append.length,
                         sha256=append.sha256,
                         state="receiving",
-                        created_ms=now_ms(),
+                        created_ms=arrived_ms,
+                        first_counter=[append.counter, append.now_ms, append.asleep_ms],
                     )
                 )
             self._pipeline.expect()
@@ -202,7 +206,7 @@ class Uploads:
             sync_folder(path.parent)
         return appender
 
-    def finish(self, note_id: str, append: Append, arrived_ms: int) -> Confirmation:
+    def finish(self, note_id: str, append: Append) -> Confirmation:
         """Checks the stored bytes, syncs them and their folder, commits the row and its job.
 
         Raises Refused (422) when they do not have the digest announced; they are dropped then."""
@@ -222,13 +226,19 @@ class Uploads:
         self._store.keep_sound(note_id)
         recording = self._head(path, length)
         with self._store.write() as connection:
+            row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
+            mark, counter_ms, asleep_ms = row.first_counter or (append.counter, append.now_ms, append.asleep_ms)
+            stamp = Stamp.of(recording.metadata) if recording else None
+            recorded = recording_time(stamp, mark, Reading(counter_ms, asleep_ms), row.created_ms)
             connection.execute(
                 sa.update(notes)
                 .where(notes.c.id == note_id)
                 .values(
                     state="received",
                     received_ms=now_ms(),
-                    recorded_ms=recorded_ms(recording, append, arrived_ms),
+                    recorded_ms=recorded.ms,
+                    recorded_from_ms=recorded.from_ms,
+                    recorded_to_ms=recorded.to_ms,
                     duration_ms=recording.duration_ms if recording else None,
                     lost_samples=recording.integer("lost") if recording else None,
                 )
@@ -248,17 +258,7 @@ class Uploads:
             return None
 
 
-def recorded_ms(recording: wav.Recording | None, append: Append, arrived_ms: int) -> int | None:
-    """When the note was recorded, or None where the device's counter has started anew since."""
-    if recording is None or recording.metadata.get("counter") != append.counter:
-        return None
-    start_ms = recording.integer("start_ms")
-    if start_ms is None or start_ms > append.now_ms or arrived_ms < append.now_ms - start_ms:
-        return None
-    return arrived_ms - (append.now_ms - start_ms)
-
-
-def make_app(store: Store, pipeline: Pipeline) -> FastAPI:
+def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
     """The application of the device port."""
     app = FastAPI(title="Offbeat, for devices", openapi_url=None)
     uploads = Uploads(store, pipeline)
@@ -352,17 +352,15 @@ def make_app(store: Store, pipeline: Pipeline) -> FastAPI:
         if append.length > MAX_NOTE_BYTES:
             raise Refused(413, f"a note has at most {MAX_NOTE_BYTES} bytes here")
         async with turns.of(note_id) as taken_over:
-            confirmation = await asyncio.to_thread(uploads.begin, note_id, device_id, append)
+            confirmation = await asyncio.to_thread(uploads.begin, note_id, device_id, append, arrived_ms)
             if confirmation is None:
-                confirmation = await receive(request, note_id, append, arrived_ms, taken_over)
+                confirmation = await receive(request, note_id, append, taken_over)
         if confirmation is None:
             end = append.offset + append.body_length
             return Response(status_code=204, headers={"Upload-Offset": str(end), "Upload-Complete": "?0"})
         return JSONResponse(confirmation.model_dump())
 
-    async def receive(
-        request: Request, note_id: str, append: Append, arrived_ms: int, taken_over: asyncio.Event
-    ) -> Confirmation | None:
+    async def receive(request: Request, note_id: str, append: Append, taken_over: asyncio.Event) -> Confirmation | None:
         stored = await asyncio.to_thread(uploads.stored_bytes, note_id)
         if append.offset != stored:
             raise Refused(409, f"{stored} bytes are stored", {"Upload-Offset": str(stored)})
@@ -385,12 +383,34 @@ def make_app(store: Store, pipeline: Pipeline) -> FastAPI:
             # Shielded: also when the server stops, what arrived is written before the file is closed.
             await asyncio.shield(asyncio.to_thread(file.close, bytes(waiting)))
         if append.complete:
-            return await asyncio.shield(asyncio.to_thread(uploads.finish, note_id, append, arrived_ms))
+            return await asyncio.shield(asyncio.to_thread(uploads.finish, note_id, append))
         return None
 
-    @app.post("/api/device/check-in")
+    @app.get("/api/device/updates/{version}")
+    async def update(version: str, device_id: Device) -> Response:
+        """The manifest of an update that is offered to this device."""
+        found = await asyncio.to_thread(of_update, updates.manifest_for, device_id, version)
+        if found is None:
+            raise Refused(404, "this version is not offered to this device")
+        return Response(found[0], media_type="application/json", headers={"Offbeat-HMAC": found[1]})
+
+    @app.get("/api/device/updates/{version}/{sha256}")
+    async def update_file(version: str, sha256: str, device_id: Device) -> Response:
+        """One file of it."""
+        content = await asyncio.to_thread(of_update, updates.file_for, device_id, version, sha256)
+        if content is None:
+            raise Refused(404, "there is no such file in a version that is offered to this device")
+        return Response(content, media_type="application/octet-stream")
+
+    def of_update(find: Callable[..., Any], device_id: str, *arguments: Any) -> Any:
+        with store.read() as connection:
+            row = connection.execute(sa.select(devices).where(devices.c.id == device_id)).one()
+            return find(connection, row, *arguments)
+
+    @app.post("/api/device/check-in", response_model_exclude_none=True)
     async def check_in(device_id: Device, request: Request) -> CheckInAnswer:
-        """Keeps what a device reports and tells it the time."""
+        """Keeps what a device reports, and tells it the time and what is desired: at once if there is something new, or
+        as soon as there is, within the time that the device waits."""
         length = request.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             raise Refused(400, "Content-Length is missing")
@@ -406,15 +426,26 @@ def make_app(store: Store, pipeline: Pipeline) -> FastAPI:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the body"
             raise Refused(400, f"{where}: {first['msg']}") from None
-        await asyncio.to_thread(keep_report, device_id, report)
-        return CheckInAnswer(time_ms=now_ms())
+        async with twins.waiting(device_id) as news:
+            await asyncio.to_thread(twins.report, device_id, report)
+            revision, settings = await asyncio.to_thread(twins.newer, device_id, report.revision)
+            if report.wait_ms and revision == report.revision:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), report.wait_ms / 1000)
+                revision, settings = await asyncio.to_thread(twins.newer, device_id, report.revision)
+        return CheckInAnswer(
+            time_ms=now_ms(),
+            revision=revision,
+            settings=settings or None,
+            next_certificate=await asyncio.to_thread(next_certificate, report),
+            update=await asyncio.to_thread(of_update, updates.offered, device_id, report),
+        )
 
-    def keep_report(device_id: str, report: CheckIn) -> None:
-        now = now_ms()
-        values = {"report": report.model_dump(exclude_unset=True), "reported_ms": now, "contact_ms": now}
-        if report.errors:
-            values |= {"errors": report.errors, "errors_ms": now}
-        with store.write() as connection:
-            connection.execute(sa.update(devices).where(devices.c.id == device_id).values(values))
+    def next_certificate(report: CheckIn) -> str | None:
+        """The one that this server will change to, unless the device has it already."""
+        der = certificate.next_der(store)
+        if der is None or hashlib.sha256(der).hexdigest() == report.next_certificate:
+            return None
+        return base64.b64encode(der).decode()
 
     return app

@@ -110,6 +110,8 @@ def _note(row: sa.Row[Any], its_deliveries: list[sa.Row[Any]]) -> dict[str, Any]
         "length_bytes": row.length_bytes,
         "lost_samples": row.lost_samples,
         "recorded_at": iso(row.recorded_ms),
+        "recorded_from": iso(row.recorded_from_ms),
+        "recorded_to": iso(row.recorded_to_ms),
         "received_at": iso(row.received_ms),
         "created_at": iso(row.created_ms),
         "deliveries": [_delivery(one) for one in its_deliveries],

@@ -23,6 +23,7 @@ from offbeat.store import Store
 
 if TYPE_CHECKING:
     from offbeat.pipeline import Pipeline
+    from offbeat.twin import Twins
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -163,7 +164,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return described
 
 
-def make_app(store: Store, pipeline: "Pipeline") -> FastAPI:
+def make_app(store: Store, pipeline: "Pipeline", twins: "Twins") -> FastAPI:
     """The application of the page's port."""
     app = _App(
         title="Offbeat",
@@ -174,7 +175,7 @@ def make_app(store: Store, pipeline: "Pipeline") -> FastAPI:
         openapi_url=None,
         max_body_size=MAX_BODY_BYTES,
     )
-    app.state.parts = Parts(store, pipeline, People(store))
+    app.state.parts = Parts(store, pipeline, People(store), twins)
     _handle_errors(app)
 
     def openapi() -> dict[str, Any]:

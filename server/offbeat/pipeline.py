@@ -32,6 +32,7 @@ from offbeat import log
 from offbeat.deliveries import Deliveries
 from offbeat.deliveries import pause_s as backoff_pause_s
 from offbeat.notebook import sweep
+from offbeat.registry import tell_silent
 from offbeat.sound import SoundError
 from offbeat.store import Store, connect, deliveries, notes, now_ms
 from offbeat.transcriber import AnyTranscriber, ModelError, Transcript
@@ -394,6 +395,7 @@ class Pipeline:
                 self._delete_finished()
                 self._clear_cache()
                 sweep(self._store)
+                tell_silent(self._store, self.deliveries.emit)
             except Exception:
                 log.get().exception("housekeeping failed; it is tried again in a minute")
 

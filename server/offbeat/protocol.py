@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -17,7 +17,7 @@ DEVICE_ID = re.compile(r"[a-z][a-z0-9]{0,31}")
 NOTE_ID = re.compile(r"([a-z][a-z0-9]{0,31})-[0-9a-f]{16}")
 _INTEGER = re.compile(r"[0-9]{1,15}")
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
-_COUNTER = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15})")
+_COUNTER = re.compile(r"([0-9a-f]{8}) ([0-9]{1,15}) ([0-9]{1,15})")
 _TOKEN = re.compile(r"Bearer ([A-Za-z0-9_-]{43})")
 
 
@@ -42,7 +42,8 @@ def _header(headers: Mapping[str, str], name: str, pattern: re.Pattern[str], exa
 
 @dataclass(frozen=True)
 class Append:
-    """The headers of a `PATCH`: lengths and offsets in bytes, `sha256` in hexadecimal, `now_ms` on `counter`."""
+    """The headers of a `PATCH`: lengths and offsets in bytes, `sha256` in hexadecimal, `now_ms` on `counter`,
+    of which `asleep_ms` were spent asleep."""
 
     offset: int
     complete: bool
@@ -50,6 +51,7 @@ class Append:
     sha256: str
     counter: str
     now_ms: int
+    asleep_ms: int
     body_length: int
 
     @classmethod
@@ -64,7 +66,7 @@ class Append:
             digest = base64.b64decode(_header(headers, "Repr-Digest", _DIGEST, "sha-256=:BASE64:")[1], validate=True)
         except binascii.Error as error:
             raise ValueError("Repr-Digest is not base64") from error
-        counter = _header(headers, "Offbeat-Counter", _COUNTER, "0123abcd 4711")
+        counter = _header(headers, "Offbeat-Counter", _COUNTER, "0123abcd 4711 0")
         append = cls(
             offset=int(_header(headers, "Upload-Offset", _INTEGER, "0")[0]),
             complete=_header(headers, "Upload-Complete", re.compile(r"\?[01]"), "?1")[0] == "?1",
@@ -72,6 +74,7 @@ class Append:
             sha256=digest.hex(),
             counter=counter[1],
             now_ms=int(counter[2]),
+            asleep_ms=int(counter[3]),
             body_length=int(_header(headers, "Content-Length", _INTEGER, "4711")[0]),
         )
         if append.length == 0:
@@ -87,7 +90,11 @@ class Append:
             raise ValueError(f"Upload-Complete is ?1, but the body ends at {end} and not at {self.length}")
 
 
+MAX_WAIT_MS = 20_000
+
 Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=32)]
 
 
 class CheckIn(BaseModel):
@@ -97,6 +104,16 @@ class CheckIn(BaseModel):
 
     app: Literal["pendant", "clock"]
     version: Annotated[str, StringConstraints(max_length=64)]
+    board: Annotated[str, StringConstraints(max_length=64)] | None = None
+    mpy: Annotated[int, Field(ge=0, le=0xFFFF)] | None = None
+    reset: Annotated[str, StringConstraints(max_length=32)] | None = None
+    uptime_ms: Count | None = None
+    battery_mv: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    battery_low: bool | None = None
+    usb: bool | None = None
+    memory_free_bytes: Count | None = None
+    flash_free_bytes: Count | None = None
+    rssi_dbm: Annotated[int, Field(ge=-200, le=100)] | None = None
     waiting: Annotated[int, Field(ge=0, le=2**31)] | None = None
     mode: Annotated[str, StringConstraints(max_length=64)] | None = None
     position: Annotated[int, Field(ge=0, lt=POSITIONS)] | None = None
@@ -106,12 +123,23 @@ class CheckIn(BaseModel):
     uncertainty_ms: Annotated[int, Field(ge=0, le=2**31)] | None = None
     late_ticks: Annotated[int, Field(ge=0, le=2**31)] | None = None
     errors: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=5)] = []
+    revision: Annotated[int, Field(ge=0, le=2**31)] = 0
+    settings: Annotated[dict[Key, Any], Field(max_length=32)] = {}
+    changed: Annotated[dict[Key, Count | None], Field(max_length=32)] = {}
+    refused: Annotated[dict[Key, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=32)] = {}
+    update_failed: Annotated[str, StringConstraints(max_length=64)] | None = None
+    next_certificate: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+    wait_ms: Annotated[int, Field(ge=0, le=MAX_WAIT_MS)] = 0
 
 
 class CheckInAnswer(BaseModel):
-    """What a check-in is answered with."""
+    """What a check-in is answered with; what is None is left out."""
 
     time_ms: int
+    revision: int
+    settings: dict[str, Any] | None = None
+    next_certificate: str | None = None
+    update: dict[str, str] | None = None
 
 
 class Confirmation(BaseModel):

@@ -51,6 +51,43 @@ devices = sa.Table(
     # Of the last report that had any: a device forgets what the server has.
     sa.Column("errors", sa.JSON),
     sa.Column("errors_ms", sa.BigInteger),
+    # Of the newest desired setting.
+    sa.Column("revision", sa.Integer, nullable=False, server_default="0"),
+    # The version of the firmware that it is offered.
+    sa.Column("update_version", sa.String(64)),
+    # Its token was ended; its notes name it still.
+    sa.Column("revoked_ms", sa.BigInteger),
+    # When it was told that nothing was heard of it.
+    sa.Column("silent_ms", sa.BigInteger),
+)
+
+updates = sa.Table(
+    "updates",
+    metadata,
+    sa.Column("app", sa.String(16), primary_key=True),
+    # The `.mpy` files that a device can load, a number (docs/protocol.md).
+    sa.Column("mpy", sa.Integer, primary_key=True),
+    sa.Column("version", sa.String(64), primary_key=True),
+    # The exact bytes: their HMAC is what a device trusts.
+    sa.Column("manifest", sa.LargeBinary, nullable=False),
+    sa.Column("added_ms", sa.BigInteger, nullable=False),
+)
+
+update_files = sa.Table(
+    "update_files",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+desired = sa.Table(
+    "desired",
+    metadata,
+    sa.Column("device_id", sa.String(32), sa.ForeignKey("devices.id"), primary_key=True),
+    sa.Column("setting", sa.String(32), primary_key=True),
+    sa.Column("value", sa.JSON),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
 )
 
 notes = sa.Table(
@@ -69,7 +106,11 @@ notes = sa.Table(
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("received_ms", sa.BigInteger),
+    # The device's counter at `created_ms`, the first `PATCH`: mark, ms, part of that asleep.
+    sa.Column("first_counter", sa.JSON),
     sa.Column("recorded_ms", sa.BigInteger),
+    sa.Column("recorded_from_ms", sa.BigInteger),
+    sa.Column("recorded_to_ms", sa.BigInteger),
     sa.Column("duration_ms", sa.BigInteger),
     sa.Column("lost_samples", sa.BigInteger),
     sa.Column("transcribed_ms", sa.BigInteger),

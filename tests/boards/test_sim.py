@@ -315,6 +315,104 @@ def test_deep_sleep_keeps_rtc_memory_and_the_button_wakes(snippet: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("crystal_ppm", [0, 100])
+def test_in_deep_sleep_the_clock_is_off_by_percents(snippet: Any, crystal_ppm: int) -> None:
+    """Woken by the button after an hour, and by the timer after an hour of the chip's."""
+    board = snippet(
+        """
+        import esp32, machine, time
+        print(machine.wake_reason(), time.time())
+        esp32.wake_on_ext0(machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP), 0)
+        machine.deepsleep(3_600_000 if machine.wake_reason() == machine.EXT0_WAKE else 7_200_000)
+        """,
+        rtc_ppm=30_000,
+        crystal_ppm=crystal_ppm,
+    )
+    board.start()
+    board.run(3600.4)
+    board.press()
+    board.release()
+    began_us = board.now_us
+    board.run(1)
+    board.run_until(lambda: len(lines(board)) == 3, timeout_s=3600, step_s=0.5)
+    # Of what passes awake, and of a second's fraction, there is less than two.
+    assert [int(line.split()[0]) for line in lines(board)] == [0, 2, 4]
+    _, first, second = (int(line.split()[1]) for line in lines(board))
+    assert abs(first - 3708) <= 2 and abs(second - first - 3600) <= 2
+    assert abs((board.now_us - began_us) / 1e6 - 3600 / 1.03) < 2
+
+
+def test_the_rates_of_sleeps_wander(snippet: Any) -> None:
+    board = snippet(
+        """
+        import machine, time
+        print(time.time())
+        machine.deepsleep(100_000_000)
+        """,
+        rtc_ppm=30_000,
+        rtc_wander_ppm=5000,
+    )
+    board.start()
+    board.run(900_000)
+    # From one sleep's beginning to the next: 0.4 s of booting are between.
+    rates = [100_000e6 / (later["t"] - sooner["t"] - 400_000) for sooner, later in pairwise(board.exits)]
+    assert len(rates) == 9
+    assert all(1.0249 < rate < 1.0351 for rate in rates) and max(rates) - min(rates) > 0.002, rates
+
+
+def test_light_sleep_ends_by_time_or_button_and_keeps_all(snippet: Any) -> None:
+    board = snippet(
+        """
+        import esp32, machine, time
+        esp32.wake_on_ext0(machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP), 0)
+        for _ in range(2):
+            began = time.ticks_ms()
+            machine.lightsleep(10_000)
+            print(machine.wake_reason(), time.ticks_diff(time.ticks_ms(), began))
+        i2s = machine.I2S(0, sck=machine.Pin(7), ws=machine.Pin(8), sd=machine.Pin(9), mode=machine.I2S.RX, bits=32,
+                          format=machine.I2S.MONO, rate=16000, ibuf=65536)
+        try:
+            machine.lightsleep(10)
+        except RuntimeError as e:
+            print(e)
+        i2s.deinit()
+        machine.lightsleep(10)
+        import network
+        network.WLAN(network.STA_IF).active(True)
+        machine.lightsleep(10)
+        """
+    )
+    board.start()
+    board.run(13.4)  # 0.4 s of booting
+    board.press()
+    with pytest.raises(BoardError, match="lightsleep with the radio on"):
+        board.run(1)
+    assert lines(board)[:2] == ["4 10002", "2 3000"]
+    assert lines(board)[2].startswith("lightsleep with I2S running")
+
+
+def test_a_microphone_without_power_gives_nothing_valid(snippet: Any) -> None:
+    board = snippet(
+        """
+        import machine, time
+        power = machine.Pin(4, machine.Pin.OUT, value=0)
+        i2s = machine.I2S(0, sck=machine.Pin(7), ws=machine.Pin(8), sd=machine.Pin(9), mode=machine.I2S.RX, bits=32,
+                          format=machine.I2S.MONO, rate=16000, ibuf=65536)
+        buffer = bytearray(1600)  # 25 ms
+        for turn in range(40):
+            if turn == 20:
+                power(1)
+            i2s.readinto(buffer)
+            print(buffer[-1] == 0)
+        """,
+        board={"pins": {"button": 1, "microphone_power": 4}},
+    )
+    board.start()
+    valid = ended(board)
+    first = valid.index("True")
+    assert first * 25 <= 500 + 256 < (first + 1) * 25 and set(valid[first:40]) == {"True"}, valid
+
+
 def tone(path: Path, seconds: float) -> np.ndarray[Any, Any]:
     samples = np.round(20000 * np.sin(np.arange(int(16000 * seconds)) * 2 * np.pi * 440 / 16000)).astype("<i2")
     with wave.open(str(path), "wb") as file:

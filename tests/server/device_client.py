@@ -20,7 +20,7 @@ NOW_MS = 100_000
 
 def wav_bytes(blocks: bytes, samples: int, metadata: dict[str, Any] | None = None) -> bytes:
     """A note's file around ADPCM blocks."""
-    values = {"id": "x", "counter": COUNTER, "start_ms": NOW_MS - 60_000, "lost": 0}
+    values = {"id": "x", "counter": COUNTER, "start_ms": NOW_MS - 60_000, "lost": 0, "asleep_ms": 0}
     comment = json.dumps(values if metadata is None else metadata).encode()
     comment += b" " * (len(comment) % 2)
     form = struct.pack("<4sIHHIIHHHH", b"fmt ", 20, 0x11, 1, 16000, 8110, BLOCK_BYTES, 4, 2, BLOCK_SAMPLES)
@@ -119,7 +119,7 @@ class DeviceClient:
             "Upload-Complete": "?1" if offset + len(body) == len(note) else "?0",
             "Upload-Length": str(len(note)),
             "Repr-Digest": f"sha-256=:{digest}:",
-            "Offbeat-Counter": f"{COUNTER} {NOW_MS}",
+            "Offbeat-Counter": f"{COUNTER} {NOW_MS} 0",
             "Content-Length": str(len(body)),
         }
         headers |= {key.replace("_", "-"): value for key, value in changes.items()}

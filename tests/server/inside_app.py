@@ -8,6 +8,7 @@ from offbeat import page
 from offbeat.people import SCOPES
 from offbeat.settings import Settings
 from offbeat.store import Store
+from offbeat.twin import Twins
 
 BASE = "http://127.0.0.1:8080"
 
@@ -31,7 +32,7 @@ class InsideApp:
     def __init__(self, folder: Path) -> None:
         self.store = Store(Settings(data=folder))
         self.pipeline = NoPipeline()
-        self.app = page.make_app(self.store, self.pipeline)  # type: ignore[arg-type]
+        self.app = page.make_app(self.store, self.pipeline, Twins(self.store, emit=lambda *_: 0))  # type: ignore[arg-type]
         self.people = self.app.state.parts.people
         self.secrets = {scope: self.people.create_token(scope, [scope])[1] for scope in SCOPES}
 

@@ -38,7 +38,7 @@ parameters = {{ "path.note_id" = "{note_id}" }}
 
 
 def described() -> dict[str, Any]:
-    return page.make_app(store=None, pipeline=None).openapi()  # type: ignore[arg-type]
+    return page.make_app(store=None, pipeline=None, twins=None).openapi()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.soak)])
@@ -81,7 +81,7 @@ def test_no_answer_that_is_not_described(tmp_path: Path, examples: int) -> None:
 
 def test_every_operation_says_what_it_may_answer() -> None:
     schema = described()
-    assert isinstance(page.make_app(store=None, pipeline=None), FastAPI)  # type: ignore[arg-type]
+    assert isinstance(page.make_app(store=None, pipeline=None, twins=None), FastAPI)  # type: ignore[arg-type]
     assert len(schema["paths"]) > 15
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():

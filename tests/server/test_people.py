@@ -24,7 +24,7 @@ def inside(tmp_path: Path) -> Iterator[InsideApp]:
 
 def needs() -> list[tuple[str, str, str]]:
     """(method, path, what it needs) of every route."""
-    app = page.make_app(store=None, pipeline=None)  # type: ignore[arg-type]
+    app = page.make_app(store=None, pipeline=None, twins=None)  # type: ignore[arg-type]
     return sorted(
         (method, str(route.path), str(need_of(route.original_route)))
         for route in iter_route_contexts(app.routes)

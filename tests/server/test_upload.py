@@ -336,8 +336,8 @@ def test_time_of_recording(house: House) -> None:
     note = silence(0.5)  # its start is 60 s before the counter that an upload states
     known, unknown, impossible = (house.pendant.new_id() for _ in range(3))
     assert house.pendant.patch(known, note).status == 200
-    assert house.pendant.patch(unknown, note, Offbeat_Counter="ffffffff 100000").status == 200
-    assert house.pendant.patch(impossible, note, Offbeat_Counter="0123abcd 10").status == 200
+    assert house.pendant.patch(unknown, note, Offbeat_Counter="ffffffff 100000 0").status == 200
+    assert house.pendant.patch(impossible, note, Offbeat_Counter="0123abcd 10 0").status == 200
     for note_id in (known, unknown, impossible):
         row = house.server.get(f"/api/notes/{note_id}").json()
         assert row["duration_s"] == 0.5

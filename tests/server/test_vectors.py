@@ -43,7 +43,8 @@ def test_upload(house: House) -> None:
             if "upload-offset" not in wanted["headers"]:
                 assert "upload-offset" not in answer.headers, request
             if wanted["json"] is not None and "time_ms" in wanted["json"]:
-                assert set(answer.json) == {"time_ms"} and type(answer.json["time_ms"]) is int
+                assert type(answer.json["time_ms"]) is int
+                assert {**answer.json, "time_ms": wanted["json"]["time_ms"]} == wanted["json"]
             elif wanted["json"] is not None:
                 assert answer.json == wanted["json"], request
 
@@ -56,7 +57,9 @@ def test_note(tmp_path: Path) -> None:
     spoken = bytes.fromhex(note["samples_hex"])
     assert recording.samples == len(spoken) // 2
     assert recording.rate_hz == 16000
-    assert recording.metadata == {key: note[key] for key in ("id", "counter", "start_ms", "lost")}
+    assert recording.metadata == {
+        key: note[key] for key in ("id", "counter", "start_ms", "lost", "asleep_ms", "anchor", "after_ms")
+    }
     path = tmp_path / "note.wav"
     path.write_bytes(content)
     decoded = np.concatenate(list(sound.decode(path)))

@@ -2,9 +2,11 @@
 
 Started by sim/board.py; the arguments are two file descriptors, the line to the host program. The first message on it
 describes the board; then the shadowing modules take their names, the file system is mounted as the ESP32 port does, and
-firmware/main.py runs.
+main.py runs: the repository's firmware/main.py, or the one on the board's file system.
 """
 
+import errno
+import os
 import sys
 
 import usocket  # noqa: F401  the host's, before the simulated one takes the name
@@ -49,7 +51,7 @@ def _speak(command):
         machine.I2S.sound = None
     else:
         file = _posix.open(command["speak"], "rb")
-        machine.I2S.sound = (file, _clock.now_us, command["frames"])
+        machine.I2S.sound = (file, _clock.chip_us(command["since"]), command["frames"])
 
 
 def _wifi(command):
@@ -87,6 +89,9 @@ def _power_on(setup):
     machine._cause[:] = setup["cause"]
     hosttime.rtc.offset_us = setup["rtc_offset_us"] if setup["rtc_offset_us"] is not None else -_clock.now_us
     hosttime.rtc.memory = bytes.fromhex(setup["rtc_memory"])
+    _speak(setup["sound"])
+    machine.I2S.power_pin = setup["microphone_power"]
+    machine.I2S.powered_us = None if setup["microphone_power"] is not None else _clock.now_us
     for pin, level in setup["levels"]:
         machine.Pin.outside[pin] = level
     for pin, millivolts in setup["adc"]:
@@ -128,12 +133,34 @@ def _mount(setup):
         vfs.VfsLfs2.mkfs(partition)
         file_system = vfs.VfsLfs2(partition)
     vfs.mount(file_system, "/")
-    vfs.mount(vfs.VfsPosix(setup["firmware"]), "/firmware")
-    sys.path[:] = ["", ".frozen", "/lib", "/firmware"]
+    sys.path[:] = ["", ".frozen", "/lib"]
+    if setup["firmware"]:
+        vfs.mount(vfs.VfsPosix(setup["firmware"]), "/firmware")
+        sys.path.append("/firmware")
     for path, source_path in setup["install"].items():
+        _make_folders(path)
         with _posix.open(source_path, "rb") as source, open(path, "wb") as target:
             target.write(source.read())
     _clock.costs = costs
+
+
+def _make_folders(path):
+    at = path.find("/", 1)
+    while at > 0:
+        try:
+            os.mkdir(path[:at])
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        at = path.find("/", at + 1)
+
+
+def _main():
+    """main.py as the ESP32 port runs it: from the file system's root, as `__main__`."""
+    path = "/firmware/main.py" if "/firmware" in sys.path else "/main.py"
+    with open(path) as file:
+        code = compile(file.read(), path, "exec")
+    exec(code, {"__name__": "__main__"})
 
 
 def _run():
@@ -144,7 +171,7 @@ def _run():
     _clock.spend(_clock.costs["boot_us"])
     _mount(setup)
     try:
-        __import__("main")
+        _main()
         why = "main.py ended"
     except SystemExit:
         why = "main.py ended with SystemExit"

@@ -22,6 +22,8 @@ COSTS = {
     "wake_jitter_us": 10_000,
     # From the wake-up in deep sleep, or power-on, to the first line of main.py.
     "boot_us": 400_000,
+    # From the wake-up in light sleep to the next line of the program [est].
+    "light_sleep_wake_us": 2_000,
     # INMP441: 2^18 clock cycles at 1.024 MHz before samples are valid.
     "microphone_startup_us": 256_000,
     # Association and DHCP.

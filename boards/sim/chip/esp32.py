@@ -11,11 +11,20 @@ WAKEUP_ANY_HIGH = 1
 
 
 def wake_on_ext0(pin, level):
-    machine.wake_sources.append(((pin.id,), level))
+    """One pin, 0 to 21; None: no more."""
+    _wake_on(machine.EXT0_WAKE, () if pin is None else (pin,), level)
 
 
 def wake_on_ext1(pins, level):
-    machine.wake_sources.append((tuple(pin.id for pin in pins), level))
+    """Several pins, 0 to 21; an empty tuple or None: no more."""
+    _wake_on(machine.EXT1_WAKE, pins or (), level)
+
+
+def _wake_on(reason, pins, level):
+    for pin in pins:
+        if pin.id > 21:
+            raise ValueError("invalid pin")  # not of the RTC
+    machine.wake_sources[reason] = (tuple(pin.id for pin in pins), 1 if level else 0)
 
 
 class NVS:

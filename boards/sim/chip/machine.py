@@ -1,6 +1,6 @@
 """`machine` of the ESP32 port, over the simulator's clock and the host program's hands."""
 
-from . import hosttime
+from . import hosttime, network
 from .clock import clock
 
 PWRON_RESET = 1
@@ -115,6 +115,8 @@ def drive(pin, level):
     pad = Pin._pads.setdefault(pin, [0, None, 0, None, True])
     if pad[0] != level:
         pad[0] = level
+        if pin == I2S.power_pin:
+            I2S.powered_us = clock.now_us if level else None
         clock.control.report({"pin": pin, "level": level, "t": clock.true_us()})
 
 
@@ -127,33 +129,50 @@ def touch(pin, level):
         clock.interrupt(pad[1], pad[3])
 
 
-wake_sources = []  # of (pins, level), filled by esp32.wake_on_ext0 and ext1
+wake_sources = {}  # reason -> (pins, level), filled by esp32.wake_on_ext0 and ext1
 
 
 def _woken_by_pin():
-    for pins, level in wake_sources:
+    """The wake reason of a pin that has its level; None without one. What nobody drives wakes nobody."""
+    for reason, (pins, level) in wake_sources.items():
         for pin in pins:
-            if Pin.outside.get(pin, 1) == level:
-                return True
-    return False
+            if Pin.outside.get(pin, 1 - level) == level:
+                return reason
+    return None
 
 
 def lightsleep(ms=None):
-    """Until a wake source or the time; RAM and the program stay."""
+    """Until a wake source or the time; RAM and the program stay. The watchdog is taken to run on.
+
+    Fails loudly where the chip would misbehave: the clock of I2S stops and the radio loses its network.
+    """
+    if I2S.open:
+        raise RuntimeError("lightsleep with I2S running: on the chip its clock stops")
+    if network.WLAN._only is not None and network.WLAN._only.active():
+        raise RuntimeError("lightsleep with the radio on: on the chip it loses its network")
     target_us = None if ms is None else clock.now() + ms * 1000
-    while not _woken_by_pin() and (target_us is None or clock.now_us < target_us):
-        step = clock.now_us + 1000 if target_us is None else min(target_us, clock.now_us + 1000)
-        clock.spend(step - clock.now_us)
-    clock.deliver()
+    reason = _woken_by_pin()
+    while reason is None and (target_us is None or clock.now() < target_us):
+        if clock.jump:
+            clock.idle(clock.granted_us + 1 if target_us is None else target_us)
+        else:
+            clock._wait_really(clock.now_us + 5000 if target_us is None else min(target_us, clock.now_us + 5000))
+        reason = _woken_by_pin()
+    _cause[1] = TIMER_WAKE if reason is None else reason
+    clock.spend(clock.costs["light_sleep_wake_us"])
 
 
 def deepsleep(ms=None):
     """Ends the program; the host starts the board again at a wake source or after the time."""
-    wake = [[list(pins), level] for pins, level in wake_sources]
+    wake = [[reason, list(pins), level] for reason, (pins, level) in wake_sources.items()]
     clock.now()
-    until = None if ms is None else clock.true_us() + ms * 1_000_000_000 // (1_000_000 + clock.crystal_ppm)
     clock.control.leave(
-        "deepsleep", wake=wake, until=until, rtc_memory=rtc_memory_hex(), rtc_offset_us=hosttime.rtc.offset_us
+        "deepsleep",
+        wake=wake,
+        for_us=None if ms is None else ms * 1000,
+        rtc_memory=rtc_memory_hex(),
+        rtc_offset_us=hosttime.rtc.offset_us,
+        radio=network.WLAN._only is not None and network.WLAN._only.active(),
     )
 
 
@@ -270,6 +289,9 @@ class I2S:
 
     DC_WORD = 0x00_05_20_00  # what the microphone gives in silence: its offset
     sound = None  # (binary file, first frame's t_us, frames)
+    power_pin = None  # the pad that feeds the microphone; None: it always has power
+    powered_us = 0  # since when it has power; None without
+    open = None  # the one that was made and not yet deinited
 
     def __init__(self, id, *, sck, ws, sd, mode, bits, format, rate, ibuf):
         if mode != I2S.RX or bits != 32 or format != I2S.MONO:
@@ -281,6 +303,9 @@ class I2S:
         self._handler = None
         self._event = None
         self._blind_us = 0
+        if I2S.open is not None:
+            raise OSError("I2S is in use already")
+        I2S.open = self
         for pin in (sck, ws):
             Pin(pin.id, Pin.OUT)
         I2S.flash.during.append(self._flash_operation)
@@ -317,7 +342,10 @@ class I2S:
         first = self._next_frame
         self._next_frame += frames
         done = 0
-        settle = clock.costs["microphone_startup_us"] * self._rate_hz // 1_000_000
+        # It wakes when it has both power and a clock.
+        settle = frames + first
+        if I2S.powered_us is not None:
+            settle = self._frames_at(max(self._began_us, I2S.powered_us) + clock.costs["microphone_startup_us"])
         while done < frames:
             frame = first + done
             if frame < settle:  # not valid yet: a large constant
@@ -346,5 +374,7 @@ class I2S:
     def deinit(self):
         if self._event:
             self._event[2] = None
+        if I2S.open is self:
+            I2S.open = None
         if self._flash_operation in I2S.flash.during:
             I2S.flash.during.remove(self._flash_operation)

@@ -16,6 +16,7 @@ from offbeat.store import Store
 
 if TYPE_CHECKING:
     from offbeat.pipeline import Pipeline
+    from offbeat.twin import Twins
 
 COOKIE = "offbeat_session"
 # `anybody`: no session and no token. `somebody`: any of them, whatever its scopes.
@@ -29,6 +30,7 @@ class Parts:
     store: Store
     pipeline: "Pipeline"
     people: People
+    twins: "Twins"
 
 
 def _parts(request: Request) -> Parts:

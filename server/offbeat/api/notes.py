@@ -75,6 +75,8 @@ class NoteCore(BaseModel):
     length_bytes: int
     lost_samples: int | None
     recorded_at: Instant | None
+    recorded_from: Instant | None = Field(description="Not before this, as far as is known.")
+    recorded_to: Instant | None = Field(description="Not after this.")
     received_at: Instant | None
     created_at: Instant
 

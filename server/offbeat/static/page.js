@@ -42,6 +42,19 @@ function troublesOf(note) {
   return troubles;
 }
 
+const SURE_MS = 30000; // a time that may be off by more is only about right
+
+/** What is to be said of a note's time besides the time itself; null: nothing, it is sure. */
+function doubtOf(note) {
+  if (note.state === "receiving") return null;
+  const [at, from, to] = [note.recorded_at, note.recorded_from, note.recorded_to].map((text) => text && new Date(text));
+  if (from === null) return at === null ? "time of recording unknown" : null;
+  if (at !== null && to - from <= 2 * SURE_MS) return null;
+  const oneDay = dayOf(from) === dayOf(to);
+  const between = (date) => (oneDay ? timeOf(date) : `${dayOf(date)} ${timeOf(date)}`);
+  return `recorded between ${between(from)} and ${between(to)}`;
+}
+
 function textOf(note) {
   if (note.text) return make("p", { class: "text" }, note.text);
   if (note.text === "") return make("p", { class: "text none" }, "No speech in this note.");
@@ -61,7 +74,8 @@ class NoteCard {
     const signature = JSON.stringify(note);
     if (signature === this.drawn || this.editing) return;
     this.drawn = signature;
-    const recorded = note.recorded_at !== null;
+    const doubt = doubtOf(note);
+    const before = note.recorded_at === null ? "arrived " : doubt ? "about " : null;
     const when = new Date(note.recorded_at ?? note.received_at ?? note.created_at);
     const clock = make("time", { datetime: when.toISOString(), title: when.toLocaleString() }, timeOf(when));
     const state = stateOf(note);
@@ -71,14 +85,14 @@ class NoteCard {
       {},
       make("span", {}, note.device_name ?? note.source),
       note.edited_at ? make("span", {}, "corrected") : null,
-      recorded || note.state === "receiving" ? null : make("span", {}, "time of recording unknown"),
+      doubt ? make("span", {}, doubt) : null,
       note.lost_samples ? make("span", {}, `${(note.lost_samples / 16000).toFixed(2)} s lost`) : null,
       make("span", { class: troubles.length ? "state wrong" : `state ${note.state}` }, state),
     );
     const whole = note.state !== "receiving";
     if (whole && this.player === null) this.player = new Player(note.id, note.duration_s);
     this.element.replaceChildren(
-      make("div", { class: "when" }, recorded ? null : make("small", {}, "arrived "), clock),
+      make("div", { class: "when" }, before ? make("small", {}, before) : null, clock),
       make(
         "div",
         { class: "what" },

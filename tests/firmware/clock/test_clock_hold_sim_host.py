@@ -263,3 +263,28 @@ def test_the_coil_never_stays_on(tmp_path, how, after_ms):
             clock.board.run(20)
         assert in_the_coil(clock.board) == PULSE_US
         clock.pulses()  # never two at once
+
+
+FORGETFUL = """
+from clock import app, sync
+
+exchange, asked = sync.sntp.exchange, []
+
+async def counted(address, timeout_ms):
+    asked.append(address)
+    print("asked", len(asked))
+    if len(asked) == 3:
+        raise RuntimeError("as if by a mistake")
+    return await exchange(address, timeout_ms)
+
+sync.sntp.exchange = counted
+"""
+
+
+def test_a_time_server_that_said_no_more_is_not_asked_again_after_a_failure_of_the_task(tmp_path):
+    with Clock(tmp_path, before=FORGETFUL, ntp=["denies.sim", "ntp.sim"]) as clock:
+        clock.board.time_server("denies.sim", answers="DENY")
+        clock.board.run(3600)
+        assert "time failed and begins again: RuntimeError" in clock.board.console
+        assert clock.board.console.count("asked") > 4
+        assert clock.board.console.count("time from denies.sim: KissOfDeath") == 1

@@ -274,7 +274,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.reports.append((self.path, self.headers["Authorization"], json.loads(body)))
-        answer = b'{"time_ms": 0}'
+        answer = b'{"time_ms": 0, "revision": 0}'
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))

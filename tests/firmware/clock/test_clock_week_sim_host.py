@@ -119,8 +119,8 @@ class Server:
                     self.served[self.manner] += 1
                     if self.manner == "good":
                         secure.sendall(
-                            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
-                            b'{"time_ms":0}'
+                            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n"
+                            b'{"time_ms":0,"revision":0}'
                         )
                     else:
                         secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + os.urandom(900))

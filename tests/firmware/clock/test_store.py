@@ -79,3 +79,16 @@ def test_nonsense_counts_as_blank():
         assert NvsStore(Nvs({"place": value})).place() is None
     for value in (-1, 43_200, 1 << 30):
         assert NvsStore(Nvs({"goal": value})).goal() is None
+
+
+def test_what_the_button_changed_is_known_after_a_cut_until_the_server_has_heard():
+    nvs = Nvs({})
+    store = NvsStore(nvs)
+    assert store.touched() == []
+    for setting, touched in (("hold", ["hold"]), ("mode", ["mode", "hold"]), ("mode", ["mode", "hold"])):
+        store.touch(setting)
+        assert NvsStore(Nvs(nvs.kept)).touched() == touched
+    assert nvs.commits == 2  # not again for what is known
+    store.heard()
+    store.heard()
+    assert nvs.commits == 3 and NvsStore(Nvs(nvs.kept)).touched() == []

@@ -85,7 +85,7 @@ def test_a_server_that_steps_is_followed_after_three_exchanges_that_agree(tmp_pa
         covered(clock, 2, (clock.board.now_us - 1_000_000) // MINUTE_US + 1)  # not followed yet
         clock.board.run(300)
         assert clock.board.console.count("differs; asking again") == 2
-        last = (clock.board.now_us + wrong_ms * 1000) // MINUTE_US
+        last = (clock.board.now_us - 1_000_000 + wrong_ms * 1000) // MINUTE_US  # a second ago, so that it has ticked
         pulses = [edge.t_us + wrong_ms * 1000 for edge in clock.board.edges if edge.pin in COIL and edge.level]
         for minute in (last - 1, last):
             assert min(abs(t_us - minute * MINUTE_US) for t_us in pulses) <= 20_000
@@ -124,7 +124,10 @@ def test_two_servers_of_which_one_goes_mad(tmp_path: Path) -> None:
 
 
 def test_disturbances_are_not_seen_in_the_ticks(tmp_path: Path) -> None:
-    """Names that hang, WiFi that comes and goes, servers that answer anything: each tick within 10 ms of the plan."""
+    """Names that hang, WiFi that comes and goes, servers that answer anything: each tick within 15 ms of the plan.
+
+    10 ms of it are the chip's waking up late, the rest is the clock's own error (the week test has the percentile).
+    """
     servers = ["ntp.sim", "b.sim"]
     with Clock(tmp_path, mode="vetinari", ntp=servers, options={"ntp_delay_ms": (1, 4)}) as clock:
         board = clock.board
@@ -144,7 +147,7 @@ def test_disturbances_are_not_seen_in_the_ticks(tmp_path: Path) -> None:
             board.wifi(True)
             clock.run_to_minute(minute + 3)
         clock.run_to_minute(177, 1)
-        clock.check_minutes(2, 177, "vetinari", off_us=10_000)
+        clock.check_minutes(2, 177, "vetinari", off_us=15_000)
         for why in ("b.sim was not found", "no answer within", "stratum 16", "not the answer", "RATE", "DENY"):
             assert why in board.console, why
         assert not board.exits

@@ -106,6 +106,9 @@ def test_wrong_values_are_named_with_key_and_value():
         (clock(pattern=[10_001]), "pattern[0]", "10001"),
         (clock(pattern=[2, True]), "pattern[1]", "True"),
         (clock(server={"host": "h", "port": 1}), "token", "missing"),
+        (pendant(gain_db=7), "gain_db", "7"),
+        (pendant(gain_db=30), "gain_db", "30"),
+        (pendant(sleep_after_s=3601), "sleep_after_s", "3601"),
     ):
         text = refusal(config.check, value)
         assert text.startswith(key) and shown in text, text
@@ -185,5 +188,21 @@ def test_files():
                 assert config.load(path)["seed"] == 5
             else:
                 assert said in refusal(config.load, path)
+        kept = path + ".kept"
+        with open(path, "w") as file:
+            file.write(json.dumps(clock()))
+        for text, mode, zone in (
+            ('{"settings": {"mode": 5, "timezone": "GMT0", "colour": 1}}', "vetinari", "GMT0"),
+            ('{"settings": {"mode": "rush"}}', "rush", clock()["timezone"]),
+            ('{"settings": 5}', "vetinari", clock()["timezone"]),
+            ("[]", "vetinari", clock()["timezone"]),
+            ("{", "vetinari", clock()["timezone"]),
+        ):
+            with open(kept, "w") as file:
+                file.write(text)
+            loaded = config.load(path, kept)
+            assert (loaded["mode"], loaded["timezone"]) == (mode, zone), text
+        os.remove(kept)
+        assert config.load(path, kept) == clock()
     finally:
         os.remove(path)

@@ -27,3 +27,10 @@ def test_counter_of_a_moment_in_the_past():
     assert counter.at_ms(4100) == 4000
     assert counter.at_ms(5200) == 5100  # looking back did not turn it back
     assert counter.at_ms(0) == 0
+
+
+def test_counter_taken_up_after_a_sleep():
+    counter = Counter("0badc0de", 7, 100000, 60000)
+    assert counter.at_ms(1007) == 101000 and counter.asleep_ms == 60000
+    counter.dozed(400)
+    assert counter.at_ms(1007) == 101000 and counter.asleep_ms == 60400

@@ -81,3 +81,12 @@ def test_times_that_cannot_be():
             assert str(unix_ms) in str(e)
         else:
             raise AssertionError(unix_ms)
+
+
+def test_the_clock_is_read_as_it_is_set():
+    rtc = Rtc((2000, 1, 1, 5, 0, 0, 0, 0))
+    assert walltime.now_ms(rtc) == 0
+    for day in list(range(0, 36525, 13)) + [58, 59, 60, 365, 366, 424, 425, 36524]:
+        unix_ms = 946684800000 + day * 86400000 + 86399999 - day
+        walltime.set_ms(rtc, unix_ms)
+        assert walltime.now_ms(rtc) == unix_ms - 946684800000, day

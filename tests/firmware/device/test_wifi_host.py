@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ class Wlan:
         self.wanted = ""
 
 
-def test_the_network_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [0]
 
     async def sleep_ms(ms: int) -> None:
@@ -58,3 +59,17 @@ def test_the_network_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyP
     assert wlan.wanted == "", "the radio goes on trying"
     joined, order, took_s = tried("cafe", "home")
     assert joined and order == ["cafe"] and took_s < 1
+
+    memory = tmp_path / "network"
+    for _ in range(2):
+        for air, expected in (
+            ("phone", ["home", "cafe", "phone"]),
+            ("phone", ["phone"]),
+            ("cafe", ["phone", "home", "cafe"]),
+        ):
+            wlan.wanted = ""
+            wifi = Wifi([{"ssid": ssid, "password": ssid * 2} for ssid in ("home", "cafe", "phone")], wlan, str(memory))
+            wlan.air, wlan.tried = {air}, []
+            assert asyncio.run(wifi.connect(20)) and wlan.tried == expected
+            assert memory.read_text() == air
+        memory.write_bytes(b"\xff\xfe\x00")  # nothing that is known

@@ -33,6 +33,7 @@ class FakeServer:
         self.complete: set[str] = set()
         self.requests: list[str] = []
         self.refused: list[str] = []  # why a request was not as the protocol says
+        self.connections = 0
         self.check_ins: list[dict[str, Any]] = []
         self.cut_every_bytes = 0  # close the connection after so many bytes of a body
         self.answers: list[tuple[int, bytes]] = []  # instead of the next answers to PATCH
@@ -51,6 +52,7 @@ class FakeServer:
 
             def get_request(self) -> tuple[socket.socket, Any]:
                 plain, address = super().get_request()
+                owner.connections += 1
                 plain.settimeout(30)
                 return context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
 
@@ -153,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._begin()
         self.server_of_notes.check_ins.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self._answer(200, body={"time_ms": time.time_ns() // 1_000_000})
+        self._answer(200, body={"time_ms": time.time_ns() // 1_000_000, "revision": 0})
 
 
 @pytest.fixture

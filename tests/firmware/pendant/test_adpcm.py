@@ -4,6 +4,15 @@ import json
 import struct
 from array import array
 
+try:
+    from micropython import heap_lock, heap_unlock
+except ImportError:  # CPython
+
+    def heap_lock():
+        pass
+
+    heap_unlock = heap_lock
+
 from pendant import adpcm, adpcm_plain
 
 BLOCK = adpcm.BLOCK_SAMPLES
@@ -17,14 +26,15 @@ def noise(seed):
         yield seed >> 7
 
 
+def change(index, code):
+    step = adpcm.STEPS[index]
+    parts = ((4, step), (2, step >> 1), (1, step >> 2))
+    return (step >> 3) + sum(part for bit, part in parts if code & bit)
+
+
 def decoded(predictor, index, code):
     """The standard's decoder: what one code does to (predictor, step index)."""
-    step = adpcm.STEPS[index]
-    change = step >> 3
-    for bit, part in ((4, step), (2, step >> 1), (1, step >> 2)):
-        if code & bit:
-            change += part
-    predictor = predictor - change if code & 8 else predictor + change
+    predictor = predictor - change(index, code) if code & 8 else predictor + change(index, code)
     index += (-1, -1, -1, -1, 2, 4, 6, 8)[code & 7]
     return max(-32768, min(32767, predictor)), max(0, min(88, index))
 
@@ -78,12 +88,13 @@ def test_every_step_and_nibble():
     unreachable = []
     for index in range(89):
         for code in range(16):
-            step = adpcm.STEPS[index]
-            # The least error that this code stands for; a negative one is at least 1.
-            least = sum(part for bit, part in ((4, step), (2, step >> 1), (1, step >> 2)) if code & bit)
+            # The least error that has this code, half-way from the next smaller one; a negative one is at least 1.
+            least = 0
+            if code & 7:
+                least = (change(index, (code & 7) - 1) + change(index, code & 7) + 1) >> 1
             if code == 8:
                 least = 1
-                if step >> 2 == 1:  # an error of 1 has a code of its own already
+                if adpcm.STEPS[index] >> 2 == 1:  # an error of 1 has a code of its own already
                     unreachable.append(index)
                     continue
             start = 32767 if code & 8 else -32768  # so that the widest steps fit
@@ -120,7 +131,7 @@ def test_full_scale_square_resynchronises():
 
 def test_twins_are_equal():
     random = noise(3)
-    for gain_bits in range(5):
+    for gain_bits in range(-2, 7):
         state, twin = adpcm.new_state(gain_bits), adpcm.new_state(gain_bits)
         for scale in (0, 6, 12, 18, 0):
             frames = words([((next(random) - (1 << 23)) >> scale) + (scale << 10) for _ in range(BLOCK)])
@@ -145,31 +156,58 @@ def test_blocks_lie_where_the_state_says():
 
 
 def test_gain_and_saturation():
-    for gain_bits in range(5):
+    for gain_bits in range(-2, 7):
         state = adpcm.new_state(gain_bits)
         samples = array("h", [0] * BLOCK)
         # Alternating, so that the offset stays at nothing: -8388608 to 8388607 is the microphone's full scale.
         adpcm.condition(words([25600 if i & 1 else -25600 for i in range(BLOCK)]), samples, state)
-        expected = 100 << gain_bits
-        assert all(abs(abs(sample) - expected) <= 1 + (expected >> 8) for sample in samples), gain_bits
+        expected = 100 << gain_bits if gain_bits >= 0 else 100 >> -gain_bits
+        for sample in samples:  # the offset that is followed has moved by up to two of the 20 bits
+            assert abs(abs(sample) - expected) <= 1 + (expected >> 6), (gain_bits, sample)
         adpcm.condition(words([8388607 if i & 1 else -8388608 for i in range(BLOCK)]), samples, state)
-        assert max(samples) > 32000 and min(samples) < -32000
-        if gain_bits:
+        full = 32767 >> max(0, -gain_bits)
+        assert max(samples) > full - full // 40 and min(samples) < full // 40 - full, gain_bits
+        if gain_bits > 0:
             assert max(samples) == 32767 and min(samples) == -32768
+
+
+def test_settled_on_the_offset_from_the_first_sample_on():
+    for offset in (-8388608, -200000, -16, 0, 4096, 8388607):
+        state = adpcm.new_state(6)
+        frames = words([offset] * BLOCK)
+        adpcm.settle(frames, state)
+        samples = array("h", [0] * BLOCK)
+        adpcm.condition(frames, samples, state)
+        assert max(samples) == min(samples) == 0, offset
 
 
 def test_offset_is_removed():
     state = adpcm.new_state(2)
     samples = array("h", [0] * BLOCK)
     last = []
-    for _ in range(12):  # 379 ms, 12 time constants
+    for _ in range(16):  # 505 ms, 16 time constants
         adpcm.condition(words([200000] * BLOCK), samples, state)
         last.append(abs(samples[-1]))
     assert last[0] > 500 and last[-1] <= 1, last
 
 
+def test_nothing_is_allocated():
+    state, frames = adpcm.new_state(2), words([i * 9000 for i in range(BLOCK)])
+    samples, out = array("h", [0] * BLOCK), bytearray(2 * adpcm.BLOCK_BYTES)
+    state[adpcm.OFFSET] = adpcm.BLOCK_BYTES
+    heap_lock()
+    try:
+        adpcm.settle(frames, state)
+        for _ in range(3):
+            adpcm.condition(frames, samples, state)
+            adpcm.encode(samples, out, state)
+    finally:
+        heap_unlock()
+    assert any(out)
+
+
 def test_gain_out_of_range_is_refused():
-    for gain_bits in (-1, 5):
+    for gain_bits in (-3, 7):
         try:
             adpcm.new_state(gain_bits)
         except ValueError as e:

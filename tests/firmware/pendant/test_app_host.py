@@ -12,53 +12,97 @@ PERIOD = 1 << 30
 DAY_MS = 86_400_000
 
 
-class Server:
-    """Stands for the Upload."""
-
-    advances = 0
+class Twin:
+    """Stands for device.twin.Twin."""
 
     def __init__(self) -> None:
-        self.reports: list[dict[str, Any]] = []
+        self.check_ins = 0
 
-    async def check_in(self, report: dict[str, Any]) -> int:
-        self.reports.append(dict(report))
-        return 1_800_000_000_000
+    async def check_in(self) -> dict[str, Any]:
+        self.check_ins += 1
+        return {"time_ms": 1_800_000_000_000, "revision": 0}
 
 
-class Part:
-    """Stands for the spool and the RTC."""
+class Times:
+    def __init__(self, counter: Any) -> None:
+        self.counter = counter
 
-    waiting = 0
 
-    def datetime(self, moment: tuple[int, ...]) -> None:
-        assert moment[0] == 2027
+class Power:
+    woken = False
+
+
+class Microphone:
+    """Stands for the microphone, as far as a change of its gain goes."""
+
+    def __init__(self) -> None:
+        self.gain_bits = 2
+        self.calls: list[str] = []
+
+    def set_gain(self, gain_bits: int) -> None:
+        if not 0 <= gain_bits <= 4:
+            raise ValueError("cannot")
+        self.gain_bits = gain_bits
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def start(self) -> None:
+        self.calls.append("start")
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(time, "ticks_ms", lambda: 0, raising=False)
     monkeypatch.setattr(time, "ticks_add", lambda ticks, ms: (ticks + ms) % PERIOD, raising=False)
-    monkeypatch.delitem(sys.modules, "pendant.app", raising=False)
-    import pendant.app
+    monkeypatch.delitem(sys.modules, "pendant.control", raising=False)
+    import pendant.control
 
-    yield pendant.app
-    del sys.modules["pendant.app"]
+    yield pendant.control
+    del sys.modules["pendant.control"]
 
 
-def test_a_check_in_after_days_without_the_server(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def made(control: Any, counter: Any = None, microphone: Any = None) -> Any:
+    return control.Pendant(None, None, microphone, Times(counter), None, Power(), None)
+
+
+def test_a_check_in_after_days_without_the_server(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from device.ticks import Counter
+
     for days_away in (0, 1, 5, 6, 7, 9, 12, 13, 20):
         now_ms = PERIOD - 5000
-        monkeypatch.setattr(app, "ticks_ms", lambda: now_ms % PERIOD)  # noqa: B023
-        counter = app.Counter("0badc0de", now_ms)
-        pendant = app.Pendant(None, None, None, counter, None)
-        pendant.upload, pendant.spool, pendant.rtc = server, _, _ = Server(), Part(), Part()
+        monkeypatch.setattr(control, "ticks_ms", lambda: now_ms % PERIOD)  # noqa: B023
+        counter = Counter("0badc0de", now_ms)
+        pendant = made(control, counter)
+        pendant.twin = twin = Twin()
         asyncio.run(pendant._check_in())
         for _ in range(days_away):
             now_ms += DAY_MS
             counter.at_ms(now_ms % PERIOD)  # as the watch does
         now_ms += 599_000
         asyncio.run(pendant._check_in())
-        assert len(server.reports) == (1 if days_away == 0 else 2), days_away
+        assert twin.check_ins == (1 if days_away == 0 else 2), days_away
         now_ms += 601_000
         asyncio.run(pendant._check_in())
-        assert len(server.reports) == (2 if days_away == 0 else 3), days_away
+        assert twin.check_ins == (2 if days_away == 0 else 3), days_away
+
+
+def test_settings_are_taken_or_refused_with_a_reason(control: Any) -> None:
+    microphone = Microphone()
+    pendant = made(control, None, microphone)
+    assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300}
+    for key, value in (
+        *(("gain_db", value) for value in (7, 18, -18, "6", None, True, 6.0)),
+        *(("sleep_after_s", value) for value in (-1, 3601, "60", False)),
+        ("gain", 6),
+    ):
+        with pytest.raises(ValueError, match=r"gain|sleep|cannot|setting"):
+            pendant.apply(key, value)
+    assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300} and not microphone.calls
+    pendant.apply("sleep_after_s", 0)
+    pendant.state = "sending"
+    pendant.apply("gain_db", -12)
+    assert pendant.settings() == {"gain_db": -12, "sleep_after_s": 0} and microphone.calls == ["stop", "start"]
+    pendant.state = "recording"  # then from the next start on
+    pendant.apply("gain_db", 12)
+    assert pendant.settings()["gain_db"] == 12 and microphone.calls == ["stop", "start"]

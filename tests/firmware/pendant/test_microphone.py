@@ -18,7 +18,8 @@ from pendant.microphone import Microphone
 
 PERIOD = 1 << 30
 BLOCK = adpcm.BLOCK_SAMPLES
-SETTLING = 9
+SETTLING = 9  # pieces; the first is short
+SETTLING_FRAMES = 4160
 
 
 class I2S:
@@ -75,10 +76,11 @@ class Bench:
         i2s = self.opened[-1]
         self.frames += lose_frames
         for _ in range(blocks):
-            self.frames += BLOCK
+            frames = len(i2s.buffer) // 4
+            self.frames += frames
             self.go(max(self.held_until, self.begin + self.frames // 16 + self.late_ms))
             level = 1000 if self.frames % 2 else -1000
-            i2s.buffer[:] = struct.pack("<i", level << 8) * BLOCK
+            i2s.buffer[:] = struct.pack("<i", level << 8) * frames
             self.interrupt(i2s)
 
     @staticmethod
@@ -103,7 +105,7 @@ class Bench:
 def test_the_start_up_is_dropped():
     bench = Bench()
     bench.feed(SETTLING)
-    assert SETTLING * BLOCK / 16 >= 256 and bench.microphone.total == 0 and not bench.microphone.valid
+    assert 2**18 / 64 <= bench.frames == SETTLING_FRAMES and bench.microphone.total == 0 and not bench.microphone.valid
     bench.feed(1)
     assert bench.microphone.total == 1 and bench.microphone.valid
 
@@ -118,7 +120,7 @@ def test_a_recording_holds_press_to_release():
         bench.feed(40)
         released = bench.clock - 15
         take = bench.end(released)
-        start = begin + (SETTLING + take.first) * BLOCK // 16
+        start = begin + (SETTLING_FRAMES + take.first * BLOCK) // 16
         assert abs((take.start - start + 5) % PERIOD - 5) <= 2, (take.start, start)
         assert start <= pressed and pressed - start <= 200
         assert start + take.blocks * BLOCK // 16 >= released and take.lost == 0
@@ -131,7 +133,7 @@ def test_a_press_that_is_seen_late_loses_nothing():
     bench.microphone.begin(pressed, 60)
     bench.feed(10)
     take = bench.end()
-    assert bench.begin + (SETTLING + take.first) * BLOCK // 16 <= pressed
+    assert bench.begin + (SETTLING_FRAMES + take.first * BLOCK) // 16 <= pressed
 
 
 def test_pressed_during_a_blocking_call():
@@ -161,7 +163,7 @@ def test_pressed_while_the_microphone_settles():
     bench.feed(SETTLING - 3 + 30)
     take = bench.end()
     assert take.first == 0 and take.blocks == 30 and take.lost == 0
-    assert abs(take.start - (bench.begin + SETTLING * BLOCK // 16)) <= 2
+    assert abs(take.start - (bench.begin + SETTLING_FRAMES // 16)) <= 2
 
 
 def test_loss_is_counted_and_lateness_is_not():
@@ -296,5 +298,6 @@ def test_what_is_kept_decodes_to_what_was_heard():
     signs = []
     for block in range(take.first, take.first + take.blocks):
         signs.append(struct.unpack("<h", bytes(bench.microphone.piece(block, 1))[:2])[0] > 0)
-    expected = [(SETTLING + block + 1) * BLOCK % 2 == 1 for block in range(take.first, take.first + take.blocks)]
+    ends = [SETTLING_FRAMES + (block + 1) * BLOCK for block in range(take.first, take.first + take.blocks)]
+    expected = [end % 2 == 1 for end in ends]
     assert signs == expected

@@ -2,98 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import re
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
-from sim.board import FIRMWARE, Board
-
-LIGHT = 21
-
-
-def samples_of(note: bytes) -> Any:
-    with av.open(io.BytesIO(note)) as container:
-        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]).astype(float)
-
-
-def likeness(note: bytes, spoken: Any) -> float:
-    """Correlation, 0 to 1, of the note with what was spoken, at the best shift."""
-    heard = samples_of(note)
-    size = len(heard) + len(spoken)
-    product = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(spoken.astype(float), size)), size)
-    return float(np.abs(product).max() / np.sqrt((heard**2).sum() * (spoken.astype(float) ** 2).sum()))
-
-
-def meta_of(note: bytes) -> dict[str, Any]:
-    import json
-
-    n = struct.unpack("<I", note[68:72])[0]
-    return dict(json.loads(note[72 : 72 + n]))
-
-
-def stored_ids(board: Any) -> list[str]:
-    return re.findall(r"^stored (p7-[0-9a-f]{16})$", board.console, re.MULTILINE)
-
-
-def say(board: Any, path: Any, seconds: float) -> None:
-    board.speak(path)
-    board.press()
-    board.run(seconds)
-    board.release()
-
-
-def flashes_ms(board: Any, since_us: int) -> list[int]:
-    """How long the light (active low) was on, each time since then."""
-    edges = [edge for edge in board.edges if edge.pin == LIGHT and edge.t_us >= since_us]
-    pairs = zip(edges, edges[1:], strict=False)
-    return [(off.t_us - on.t_us) // 1000 for on, off in pairs if (on.level, off.level) == (0, 1)]
-
-
-def changed(tmp_path: Path, *changes: tuple[str, str, str]) -> Path:
-    """The firmware in a folder of its own with lines put in: (file, the line before which, the new lines)."""
-    firmware = tmp_path / "firmware"
-    shutil.copytree(FIRMWARE, firmware)
-    for name, marker, lines in changes:
-        text = (firmware / name).read_text()
-        assert text.count(marker) == 1, marker
-        indent = marker[: len(marker) - len(marker.lstrip())]
-        put_in = "".join(f"{indent}{line}\n" for line in lines.splitlines())
-        (firmware / name).write_text(text.replace(marker, put_in + marker))
-    return firmware
-
-
-def files_on_flash(board: Any, tmp_path: Path, folder: str) -> dict[str, bytes]:
-    """The files of a folder on a board that is switched off, read by another program on the same flash."""
-    reader = tmp_path / "reader"
-    reader.mkdir(exist_ok=True)
-    (reader / "main.py").write_text(
-        "import binascii, os, time\n"
-        f"for name in os.listdir({folder!r}):\n"
-        f"    with open({folder + '/'!r} + name, 'rb') as file:\n"
-        "        print('file', name, binascii.hexlify(file.read()).decode())\n"
-        "print('all read')\n"
-        "while True:\n"
-        "    time.sleep(1)\n"
-    )
-    before = len(board.console)  # the folder's, to which the other one appends
-    with Board(board.folder, board=board.board, config={}, firmware=reader) as other:
-        other.start()
-        other.run_until(lambda: "all read" in other.console[before:], timeout_s=10)
-        found = re.findall(r"^file (\S+) ([0-9a-f]*)$", other.console[before:], re.MULTILINE)
-    return {name: bytes.fromhex(data) for name, data in found}
-
-
-def started(board: Any) -> Any:
-    board.start()
-    board.run_until(lambda: "ready:" in board.console, timeout_s=10)
-    board.run(0.5)
-    return board
+from pendant_bench import (
+    LIGHT,
+    USB,
+    changed,
+    files_on_flash,
+    flashes_ms,
+    likeness,
+    meta_of,
+    samples_of,
+    say,
+    started,
+    stored_ids,
+    with_pins,
+)
 
 
 @pytest.mark.parametrize("bits", [64, 32])
@@ -250,7 +179,7 @@ def test_the_button_wins_over_storing(pendant: Any, server: Any, sound: Any) -> 
     long, first = sound(15.0)
     board = started(pendant(costs={"gc_collect_us": 100_000}))
     say(board, long, 15.0)
-    board.run(0.5)
+    board.run(0.55)  # an erase is under way at the press; some moments later none is, and nothing is lost
     assert not stored_ids(board)
     short, second = sound(3.0)
     say(board, short, 3.0)
@@ -303,7 +232,7 @@ def test_sequences_of_recordings_share_a_small_ring(pendant: Any, server: Any, s
         # A press may find the flash at work, or a TLS handshake that outlasts the driver's buffer: then what is missing
         # at the beginning is counted.
         lost = meta_of(note)["lost"]
-        assert likeness(note, spoken) > (0.97 if lost < 1000 else 0.8), lost
+        assert likeness(note, spoken) > (0.97 if lost < 500 else 0.8), lost
         assert lost < 0.5 * 16000 and len(samples_of(note)) + lost >= 4.0 * 16000
 
 
@@ -363,10 +292,11 @@ def test_a_task_that_fails_is_started_anew(pendant: Any, server: Any, sound: Any
     bug = "if not hasattr(self, {0!r}):\n    self.{0} = 1\n    1 / 0"
     firmware = changed(
         tmp_path,
-        ("pendant/app.py", "        gc.collect()  # now,", bug.format("bug_1")),
-        ("pendant/app.py", "                left = take.blocks", bug.format("bug_2")),
+        ("pendant/control.py", "        gc.collect()  # now,", bug.format("bug_1")),
+        ("pendant/control.py", "                left = take.blocks", bug.format("bug_2")),
     )
-    board = pendant(firmware=firmware)
+    board = pendant(firmware=firmware, board=with_pins(usb=USB))
+    board.touch(USB, 1)  # or it would sleep before the second check-in, and forget
     board.wifi(False)  # so that the first check-in comes after the bugs
     started(board)
     path, spoken = sound(2.0)
@@ -479,7 +409,7 @@ def test_a_note_is_what_the_flash_had(pendant: Any, server: Any, sound: Any, tmp
     board.start()
     board.run_until(lambda: "delivered" in board.console, timeout_s=40)
     ((note_id, note),) = server.notes().items()
-    assert stored == (note_id[-16:] + ".wav", note)
+    assert stored == ("000000-%s.wav" % note_id[-16:], note)
     board.cut_power()
     assert files_on_flash(board, tmp_path, "/notes") == {}
     blocks = struct.unpack("<I", note[76 + struct.unpack("<I", note[68:72])[0] :][:4])[0] // 256

@@ -8,6 +8,7 @@ from pendant import wav
 from pendant.spool import Spool
 
 BLOCK = bytes(range(256))
+STAMP = {"counter": "0badc0de", "start_ms": 1, "asleep_ms": 0}
 
 
 class Folder:
@@ -38,7 +39,7 @@ def counting():
 
 def store(spool, blocks=3):
     writer = spool.writer(spool.new_id())
-    writer.write(wav.header(writer.note_id, "0badc0de", 1, 0, blocks))
+    writer.write(wav.header(writer.note_id, STAMP, 0, blocks))
     for _ in range(blocks):
         writer.write(BLOCK)
     return writer.finish()
@@ -46,7 +47,7 @@ def store(spool, blocks=3):
 
 def leave_behind(path, announced, data_bytes):
     """What a power cut leaves of a note of `announced` blocks."""
-    note = wav.header("p7-00112233445566ff", "0badc0de", 1, 0, announced) + BLOCK * announced
+    note = wav.header("p7-00112233445566ff", STAMP, 0, announced) + BLOCK * announced
     with open(path + "/storing", "wb") as file:
         file.write(note[:data_bytes])
     return note[:data_bytes]
@@ -64,7 +65,7 @@ def test_store_and_confirm():
         note_id = store(spool)
         assert note_id == "p7-0101010101010101" and spool.waiting == 1 and spool.first() == note_id
         length = spool.length(note_id)
-        assert read(spool.path(note_id)) == wav.header(note_id, "0badc0de", 1, 0, 3) + BLOCK * 3
+        assert read(spool.path(note_id)) == wav.header(note_id, STAMP, 0, 3) + BLOCK * 3
         good = {"id": note_id, "length": length, "sha256": "ab" * 32}
         for key, value in (("id", "p7-0101010101010102"), ("length", length + 1), ("sha256", "ac" * 32)):
             wrong = dict(good)
@@ -80,18 +81,42 @@ def test_store_and_confirm():
         assert spool.waiting == 0 and os.listdir(path) == []
 
 
+def all_of(spool):
+    """The ids of all notes, in the spool's order."""
+    ids, note_id = [], spool.first()
+    while note_id is not None:
+        ids.append(note_id)
+        note_id = spool.first(note_id)
+    return ids
+
+
 def test_ids_are_random_and_a_restart_finds_all():
     with Folder() as path:
         spool = Spool(path, "p7", os.urandom)
-        ids = {store(spool, 1) for _ in range(20)}
-        assert len(ids) == 20
+        ids = [store(spool, 1) for _ in range(20)]
+        assert len(set(ids)) == 20
         assert all(len(i) == 19 and i[:3] == "p7-" for i in ids)
         again = Spool(path, "p7", os.urandom)
         assert again.waiting == 20 and again.recover() is None
-        found = set()
-        while again.first(found) is not None:
-            found.add(again.first(found))
-        assert found == ids
+        assert sorted(all_of(again)) == sorted(ids)
+        assert again.first("p7-0000000000000000") is None, "behind a note that is not there"
+
+
+def test_the_order_of_the_files_is_that_of_the_recordings():
+    """A file system that keeps a folder sorted, as LittleFS does, gives the oldest first."""
+    with Folder() as path:
+        ids = []
+        for _ in range(3):  # starts
+            spool = Spool(path, "p7", os.urandom)
+            ids += [store(spool, 1) for _ in range(4)]
+        new = spool.renew(ids[5])
+        ids[5] = new
+        assert ["p7-" + name[7:23] for name in sorted(os.listdir(path))] == ids
+        for note_id in ids:
+            assert spool.confirm(
+                note_id, spool.length(note_id), "", {"id": note_id, "sha256": "", "length": spool.length(note_id)}
+            )
+        assert os.listdir(path) == []
 
 
 def test_renew_keeps_the_bytes():
@@ -105,7 +130,7 @@ def test_renew_keeps_the_bytes():
 
 
 def test_recovery_keeps_whatever_has_sound():
-    whole = len(wav.header("p7-00112233445566ff", "0badc0de", 1, 0, 4)) + 4 * 256
+    whole = len(wav.header("p7-00112233445566ff", STAMP, 0, 4)) + 4 * 256
     for length in (whole, whole - 1, whole - 256, whole - 3 * 256):
         with Folder() as path:
             spool = Spool(path, "p7", counting())
@@ -209,7 +234,7 @@ def test_what_was_not_stored_whole_is_no_note():
             writer._file = Faulty(writer._file, room, fails)
             failed = False
             try:
-                writer.write(wav.header(writer.note_id, "0badc0de", 1, 0, 9))
+                writer.write(wav.header(writer.note_id, STAMP, 0, 9))
                 for _ in range(9):
                     writer.write(BLOCK)
                 writer.finish()
@@ -218,14 +243,14 @@ def test_what_was_not_stored_whole_is_no_note():
                 writer.abandon()
             assert failed and spool.waiting == 0 and spool.first() is None, (room, fails)
             note_id = store(spool, 9)  # once more
-            assert os.listdir(path) == [note_id[-16:] + ".wav"] and spool.waiting == 1
-            assert read(spool.path(note_id)) == wav.header(note_id, "0badc0de", 1, 0, 9) + BLOCK * 9
+            assert os.listdir(path) == ["000000-" + note_id[-16:] + ".wav"] and spool.waiting == 1
+            assert read(spool.path(note_id)) == wav.header(note_id, STAMP, 0, 9) + BLOCK * 9
 
 
 def test_other_files_are_left_alone():
     with Folder() as path:
         spool = Spool(path, "p7", counting())
-        for name in ("0101010101010101.bad", "readme.txt", "x.wav"):
+        for name in ("0101010101010101.bad", "readme.txt", "x.wav", "0123456-0123456789abcdef.wa"):
             with open(path + "/" + name, "wb") as file:
                 file.write(b"x")
         assert Spool(path, "p7", counting()).waiting == 0 and spool.first() is None and spool.free_bytes() >= 0

@@ -4,7 +4,6 @@ import asyncio
 import binascii
 import json
 import os
-from collections import OrderedDict
 
 from device.link import Link, LinkError
 from pendant import upload
@@ -57,12 +56,11 @@ class Bench:
         self.folder = "/tmp/upload-" + binascii.hexlify(os.urandom(8)).decode()
         self.spool = Spool(self.folder, self.conversation["device"], os.urandom)
         self.note = self.conversation["note"]
-        with open(self.spool.path(self.note), "wb") as file:
+        with open(self.folder + "/000000-" + self.note[-16:] + ".wav", "wb") as file:
             file.write(self.file)
-        self.spool.waiting = 1
         self.link = Scripted(self.conversation["token"], exchanges)
         times = list(now)
-        self.upload = upload.Upload(self.link, self.spool, lambda: ("89abcdef", times.pop(0) if times else 0))
+        self.upload = upload.Upload(self.link, self.spool, lambda: ("89abcdef", times.pop(0) if times else 0, 150000))
 
     def run(self, work):
         """What `work` returns, or the exception that it raised."""
@@ -122,14 +120,6 @@ def test_the_golden_wrong_offset():
     bench.close()
 
 
-def test_the_golden_check_in():
-    exchange = vectors()[0]["exchanges"][8]
-    bench = Bench([exchange])
-    report = OrderedDict((("app", "pendant"), ("version", "0.1.0"), ("waiting", 1), ("errors", [])))
-    assert bench.run(bench.upload.check_in(report)) == exchange["response"]["json"]["time_ms"]
-    bench.close()
-
-
 def test_another_notes_id_gets_a_new_one_and_nothing_is_deleted():
     conversation, file = vectors()
     golden = conversation["exchanges"][7]["response"]
@@ -144,7 +134,7 @@ def test_another_notes_id_gets_a_new_one_and_nothing_is_deleted():
         bench = in_pieces_of(4096, exchanges)
         assert bench.send() is False
         (name,) = bench.names()
-        assert name != bench.note[-16:] + ".wav"
+        assert name[7:23] != bench.note[-16:]
         with open(bench.folder + "/" + name, "rb") as kept:
             assert kept.read() == file
         assert bench.spool.waiting == 1
@@ -194,12 +184,12 @@ def test_answers_that_lead_nowhere_end_it():
 
 
 def test_refusals_and_troubles_keep_the_note():
-    for status, kind in ((400, upload.Refused), (401, upload.Refused), (403, upload.Refused), (413, upload.Refused),
-                         (500, LinkError), (503, LinkError), (507, LinkError), (418, LinkError)):  # fmt: skip
+    for status, kind in ((400, upload.Refused), (401, LinkError), (403, LinkError), (413, upload.Refused),
+                         (500, upload.Failed), (503, LinkError), (507, LinkError), (418, upload.Failed)):  # fmt: skip
         for exchanges in ([answer(404), answer(status, None, {"detail": "why"})], [answer(status)]):
             bench = in_pieces_of(4096, exchanges)
             problem = bench.send()
-            assert isinstance(problem, kind), status
+            assert type(problem) is kind, (status, problem)
             assert str(status) in str(problem) and ("why" in str(problem)) == (len(exchanges) == 2)
             assert len(bench.names()) == 1 and bench.spool.waiting == 1
             bench.close()
@@ -213,19 +203,12 @@ def test_offsets_of_the_wrong_shape_are_refused():
         bench.close()
 
 
-def test_check_in_answers_of_the_wrong_shape_are_refused():
-    for exchange in (answer(200), answer(200, None, []), answer(200, None, {"time_ms": "1"}), answer(500)):
-        bench = Bench([exchange])
-        assert isinstance(bench.run(bench.upload.check_in({})), LinkError)
-        bench.close()
-
-
 def test_the_counter_is_that_of_the_sending():
     """`recorded_at` rests on it, and connecting may take 15 s."""
     good = vectors()[0]["exchanges"][4]["response"]["json"]
     bench = in_pieces_of(4096, [answer(404), answer(200, None, good)])
     now = [1000]
-    bench.upload._now = lambda: ("89abcdef", now[0])
+    bench.upload._now = lambda: ("89abcdef", now[0], 500)
     scripted, seen = bench.link.request, []
 
     async def request(method, path, headers=(), body=None):
@@ -236,7 +219,7 @@ def test_the_counter_is_that_of_the_sending():
         return await scripted(method, path, headers, body)
 
     bench.link.request = request
-    assert bench.send() is True and seen == ["89abcdef 31000"]
+    assert bench.send() is True and seen == ["89abcdef 31000 500"]
     bench.close()
 
 
@@ -258,3 +241,72 @@ def test_what_counts_as_an_advance():
             counted.append(bench.upload.advances)
         assert counted == advances, (counted, advances)
         bench.close()
+
+
+class Waiting:
+    """Notes that wait, and a server that answers `says` for each: True (delivered), False (new id) or an exception."""
+
+    def __init__(self, says):
+        self.notes, self.says, self.tried = sorted(says), says, []
+        self.upload = upload.Upload(None, self, None)
+        self.upload.send = self.send
+
+    def load(self):
+        return True
+
+    def first(self, after=None):
+        behind = self.notes[self.notes.index(after) + 1 :] if after in self.notes else []
+        notes = self.notes if after is None else behind
+        return notes[0] if notes else None
+
+    async def send(self, note):
+        self.tried.append(note)
+        answer = self.says[note]
+        if isinstance(answer, Exception):
+            raise answer
+        if answer:
+            self.notes.remove(note)
+        return answer
+
+    def talk(self):
+        self.tried = []
+        try:
+            return asyncio.run(self.upload.send_all())
+        except LinkError as e:
+            return e
+
+
+def test_what_is_refused_does_not_hold_up_the_others():
+    bench = Waiting({"a": upload.Refused("no"), "b": True, "c": upload.Refused("no"), "d": True})
+    assert bench.talk() == (2, 2) and bench.tried == ["a", "b", "c", "d"]
+    assert bench.talk() == (0, 0) and bench.tried == []
+    bench.notes.append("e")
+    bench.says["e"] = True
+    assert bench.talk() == (1, 0) and bench.tried == ["e"]
+    bench.upload.try_again()
+    assert bench.talk() == (0, 2) and bench.tried == ["a", "c"]
+
+
+def test_many_refused_notes_hold_up_none():
+    says = {"n%03d" % number: upload.Refused("no") for number in range(40)}
+    says["z"] = True
+    assert Waiting(says).talk() == (1, 40)
+
+
+def test_a_server_that_fails_at_one_note_gets_the_others():
+    bench = Waiting({"a": upload.Failed("500"), "b": True, "c": True})
+    assert isinstance(bench.talk(), upload.Failed) and bench.tried == ["a"]
+    assert isinstance(bench.talk(), upload.Failed) and bench.tried == ["b", "c", "a"]
+    bench.says["a"] = True
+    assert bench.talk() == (1, 0) and bench.notes == []
+
+
+def test_what_would_be_answered_to_all_ends_the_talk():
+    bench = Waiting({"a": LinkError("401"), "b": True})
+    for _ in range(3):
+        assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"], "not in order"
+
+
+def test_a_server_that_knows_every_id_gets_few_of_them():
+    bench = Waiting({"a": False})
+    assert bench.talk() == (0, 0) and len(bench.tried) == upload.MOST_RENEWED + 1

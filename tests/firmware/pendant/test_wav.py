@@ -15,7 +15,7 @@ def golden():
         vector = json.load(file)
     data = bytes.fromhex(vector["file_hex"])
     blocks = (len(vector["samples_hex"]) // 4) // 505
-    return vector, data, wav.header(vector["id"], vector["counter"], vector["start_ms"], vector["lost"], blocks)
+    return vector, data, wav.header(vector["id"], vector, vector["lost"], blocks)
 
 
 def test_golden_header():
@@ -27,7 +27,7 @@ def test_golden_header():
 
 def test_offsets_are_the_protocols():
     for note_id in ("a-0123456789abcdef", "ab-0123456789abcdef"):  # metadata of odd and of even length
-        header = wav.header(note_id, "00000000", 5, 0, 7)
+        header = wav.header(note_id, {"counter": "00000000", "start_ms": 5, "asleep_ms": 3}, 0, 7)
         n = struct.unpack("<I", header[68:72])[0]
         assert n % 2 == 0
         assert len(header) == 80 + n
@@ -38,14 +38,16 @@ def test_offsets_are_the_protocols():
         assert header[40:44] == b"fact" and struct.unpack("<II", header[44:52]) == (4, 7 * 505)
         assert header[52:56] == b"LIST" and struct.unpack("<I", header[56:60])[0] == 12 + n
         assert header[60:68] == b"INFOICMT"
-        assert json.loads(header[72 : 72 + n]) == {"id": note_id, "counter": "00000000", "start_ms": 5, "lost": 0}
+        meta = {"id": note_id, "counter": "00000000", "start_ms": 5, "lost": 0, "asleep_ms": 3}
+        assert json.loads(header[72 : 72 + n]) == meta
         assert header[72 + n : 76 + n] == b"data" and struct.unpack("<I", header[76 + n :])[0] == 7 * 256
 
 
 def test_read_back():
     vector, data, header = golden()
     note = wav.read(data[: wav.HEAD_BYTES], len(data))
-    assert note.meta == {key: vector[key] for key in ("id", "counter", "start_ms", "lost")}
+    keys = ("id", "counter", "start_ms", "lost", "asleep_ms", "anchor", "after_ms")
+    assert note.meta == {key: vector[key] for key in keys}
     assert (note.data_offset, note.blocks, note.samples, note.cut) == (len(header), 3, 1515, False)
 
 

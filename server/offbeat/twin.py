@@ -1,0 +1,170 @@
+"""What is desired of the devices and what they report: docs/protocol.md, "Settings: the twin"."""
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from offbeat import log
+from offbeat.protocol import POSITIONS, CheckIn
+from offbeat.registry import Emit
+from offbeat.store import Store, desired, devices, now_ms
+
+ORDERS = ("hands", "steps")
+_READING = re.compile(r"([01]?[0-9]|2[0-3]):[0-5]?[0-9]:[0-5]?[0-9]")
+
+
+class Unknown(Exception):
+    """There is no such device."""
+
+
+def _text(most: int) -> Any:
+    return lambda value: isinstance(value, str) and 1 <= len(value) <= most
+
+
+def _integer(least: int, most: int, step: int = 1) -> Any:
+    return lambda value: type(value) is int and least <= value <= most and value % step == 0
+
+
+def _reading(value: object) -> bool:
+    return isinstance(value, str) and _READING.fullmatch(value) is not None
+
+
+def _pattern(value: object) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= 60 and all(map(_integer(1, 10_000), value))
+
+
+# By gadget: setting -> whether a value can be right. The device has the last word, and reports what it refuses.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "clock": {
+        "mode": _text(32),
+        "timezone": _text(63),
+        "morse": _text(500),
+        "pattern": _pattern,
+        "hold": lambda value: value is None or _reading(value),
+        "hands": _reading,
+        "steps": _integer(-POSITIONS + 1, POSITIONS - 1),
+    },
+    "pendant": {"gain_db": _integer(-24, 24, 6), "sleep_after_s": _integer(0, 3600)},
+}
+
+
+class Twins:
+    """All devices' twins. Its methods block and may be called in any thread, but for `waiting`."""
+
+    def __init__(self, store: Store, emit: Emit) -> None:
+        self._store = store
+        self._emit = emit
+        self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
+        self._lock = threading.Lock()
+
+    def desire(self, device_id: str, settings: dict[str, Any]) -> int:
+        """Desires these settings of a device; their revision. Raises Unknown, and ValueError for a setting that
+        it does not have or a value that cannot be right."""
+        with self._store.write() as connection:
+            known_device = sa.select(devices).where(devices.c.id == device_id, devices.c.revoked_ms.is_(None))
+            device = connection.execute(known_device).one_or_none()
+            if device is None:
+                raise Unknown(f"there is no device {device_id!r}")
+            known = SETTINGS[device.app]
+            for key, value in settings.items():
+                if key not in known:
+                    raise ValueError(f"{key!r} is no setting of a {device.app}; there are: {', '.join(known)}")
+                if not known[key](value):
+                    raise ValueError(f"{key}: {str(value)[:80]!r} cannot be right: see docs/protocol.md")
+            revision = int(device.revision)
+            now = now_ms()
+            for key, value in settings.items():
+                revision = _put(connection, device_id, key, value, revision, now)
+        self._wake(device_id)
+        return revision
+
+    def report(self, device_id: str, report: CheckIn) -> None:
+        """Keeps what a device reports. What was changed at the device, and not here after that, is desired from now
+        on."""
+        now = now_ms()
+        values = {"report": report.model_dump(exclude_unset=True), "reported_ms": now, "contact_ms": now}
+        if report.errors:
+            values |= {"errors": report.errors, "errors_ms": now}
+        with self._store.write() as connection:
+            device = connection.execute(sa.select(devices).where(devices.c.id == device_id)).one()
+            done = (desired.c.device_id == device_id) & (desired.c.revision <= report.revision)
+            # A device that has lost its memory reports revision 0, and must not be given old orders then.
+            connection.execute(sa.delete(desired).where(done, desired.c.setting.in_(ORDERS)))
+            revision = int(device.revision)
+            known = SETTINGS[device.app]
+            for key, age_ms in report.changed.items():
+                if key not in known or key in ORDERS or key not in report.settings:
+                    continue
+                value = report.settings[key]
+                if not known[key](value):
+                    log.get().warning("a device's own change is impossible", device=device_id, setting=key)
+                elif not _newer_here(connection, device_id, key, age_ms, report.revision, now):
+                    revision = _put(connection, device_id, key, value, revision, now - (age_ms or 0))
+            connection.execute(sa.update(devices).where(devices.c.id == device_id).values(values))
+            if report.battery_low and not (device.report or {}).get("battery_low"):
+                payload = {"device": device_id, "name": device.name, "app": device.app}
+                self._emit(connection, "device.battery_low", {**payload, "battery_mv": report.battery_mv})
+
+    def newer(self, device_id: str, revision: int) -> tuple[int, dict[str, Any]]:
+        """(newest revision, desired settings above `revision`)."""
+        with self._store.read() as connection:
+            newest = connection.scalar(sa.select(devices.c.revision).where(devices.c.id == device_id))
+            chosen = sa.select(desired).where(desired.c.device_id == device_id, desired.c.revision > revision)
+            rows = connection.execute(chosen.order_by(desired.c.revision)).all()
+        return newest or 0, {row.setting: row.value for row in rows}
+
+    @asynccontextmanager
+    async def waiting(self, device_id: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when something new is desired of the device, or when it waits here a second time: what
+        was there before is most likely a dead connection."""
+        mine = (asyncio.get_running_loop(), asyncio.Event())
+        self._wake(device_id)
+        with self._lock:
+            self._waiting[device_id] = mine
+        try:
+            yield mine[1]
+        finally:
+            with self._lock:
+                if self._waiting.get(device_id) is mine:
+                    del self._waiting[device_id]
+
+    def _wake(self, device_id: str) -> None:
+        with self._lock:
+            waiting = self._waiting.get(device_id)
+            if waiting is not None:
+                loop, event = waiting
+                loop.call_soon_threadsafe(event.set)
+
+
+def _put(connection: sa.Connection, device_id: str, key: str, value: Any, revision: int, changed_ms: int) -> int:
+    """Writes one desired setting; its revision, the one after `revision`."""
+    revision += 1
+    connection.execute(sa.delete(desired).where(desired.c.device_id == device_id, desired.c.setting == key))
+    connection.execute(
+        sa.insert(desired).values(
+            device_id=device_id,
+            setting=key,
+            value=value if value is not None else sa.JSON.NULL,
+            revision=revision,
+            changed_ms=changed_ms,
+        )
+    )
+    connection.execute(sa.update(devices).where(devices.c.id == device_id).values(revision=revision))
+    return revision
+
+
+def _newer_here(
+    connection: sa.Connection, device_id: str, key: str, age_ms: int | None, reported: int, now: int
+) -> bool:
+    """Whether a setting was changed here after it was changed at the device, as far as that is known."""
+    row = connection.execute(
+        sa.select(desired).where(desired.c.device_id == device_id, desired.c.setting == key)
+    ).one_or_none()
+    if row is None:
+        return False
+    return bool(row.revision > reported if age_ms is None else row.changed_ms > now - age_ms)

@@ -1,0 +1,37 @@
+"""Nothing is written to the flash while recording. (That nothing is allocated: test_microphone, test_adpcm.)"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+
+def test_no_flash_operation_while_recording(pendant: Any, server: Any, sound: Any) -> None:
+    """Begun while a long note is being stored, and while one is being sent; an operation changes the flash's image."""
+    path, _ = sound(15.0)
+    board = pendant()
+    board.start()
+    board.run_until(lambda: "ready:" in board.console, timeout_s=20)
+    board.run(2)
+
+    def image() -> str:
+        return hashlib.sha256((board.folder / "flash.img").read_bytes()).hexdigest()
+
+    def record(seconds: float) -> None:
+        board.speak(path)
+        board.press()
+        board.run(0.3)  # the press may find one operation at work
+        before = image()
+        for _ in range(10):
+            board.run((seconds - 0.3) / 10)
+            assert image() == before
+        board.release()
+
+    record(15.0)
+    after_first = image()
+    board.run(0.5)
+    assert "stored " not in board.console and image() != after_first, "it was not being stored"
+    record(3.0)
+    board.run_until(lambda: any(server.stored.values()), timeout_s=60, step_s=0.01)
+    record(3.0)
+    board.run_until(lambda: len(server.complete) == 3, timeout_s=60)
