@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import heapq
-import importlib.resources
 import itertools
 import json
 import random
@@ -25,13 +24,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from clock import dial, modes, schedule, timezone
 from clock.journal import ERASE_MS, SECTOR_BYTES, Journal
 from clock.timekeeper import Timekeeper
 from device import sntp
+from offbeat.zones import posix_tz
 
 MINUTE_US = 60_000_000
 DAY_US = 1440 * MINUTE_US
@@ -169,25 +168,6 @@ def theory_s(behind: int, catch_up_hz: int, uneven: float) -> float:
     """
     way_s = min((behind + uneven) / (catch_up_hz - 1), dial.STEPS - behind + uneven) if behind else uneven
     return way_s + 1 / catch_up_hz + (NAP_MS * 1000 + WAKE_JITTER_US) / 1e6
-
-
-def posix_tz(text: str) -> str:
-    """A POSIX TZ string: that of a zone's name (the footer of its TZif data), or the text itself."""
-    data = None
-    for folder in zoneinfo.TZPATH:
-        path = Path(folder, text)
-        if ".." not in path.parts and path.is_file():
-            data = path.read_bytes()
-            break
-    else:
-        try:
-            data = importlib.resources.files("tzdata.zoneinfo").joinpath(*text.split("/")).read_bytes()
-        except (OSError, ModuleNotFoundError):
-            return text
-    footer = data[data.rstrip(b"\n").rindex(b"\n") + 1 :].strip().decode() if data[4:5] >= b"2" else ""
-    if not footer:
-        raise ValueError(f"the zone {text} has no rule that holds for ever; give its POSIX TZ string instead")
-    return footer
 
 
 def _true_offset(tz: str) -> Callable[[int], int]:

@@ -186,6 +186,7 @@ class Clock:
         minute, uncertainty_us = self.keeper.minute, self.keeper.uncertainty_us()
         return {
             "mode": self.mode,
+            "modes": [name for name, _ in self.able],
             "position": self.position if self.placed else None,
             "minute": minute,
             "utc_offset_s": self._offset_s,

@@ -54,7 +54,7 @@ def digest_of_table(connection: sa.Connection, table: sa.Table) -> tuple[int, st
     An exclusive or of the rows' digests, since databases order texts differently."""
     count, sum_of_all = 0, 0
     for row in _rows(connection, table):
-        line = json.dumps(row, sort_keys=True, separators=(",", ":")).encode()
+        line = json.dumps(row, sort_keys=True, separators=(",", ":"), default=bytes.hex).encode()
         sum_of_all ^= int.from_bytes(hashlib.sha256(line).digest(), "big")
         count += 1
     return count, f"{sum_of_all:064x}"

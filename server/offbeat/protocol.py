@@ -116,6 +116,7 @@ class CheckIn(BaseModel):
     rssi_dbm: Annotated[int, Field(ge=-200, le=100)] | None = None
     waiting: Annotated[int, Field(ge=0, le=2**31)] | None = None
     mode: Annotated[str, StringConstraints(max_length=64)] | None = None
+    modes: Annotated[list[Key], Field(max_length=32)] | None = None
     position: Annotated[int, Field(ge=0, lt=POSITIONS)] | None = None
     minute: Annotated[int, Field(ge=0, le=2**31)] | None = None
     utc_offset_s: Annotated[int, Field(ge=-86_400, le=86_400)] | None = None

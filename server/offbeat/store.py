@@ -57,6 +57,8 @@ devices = sa.Table(
     sa.Column("update_version", sa.String(64)),
     # Its token was ended; its notes name it still.
     sa.Column("revoked_ms", sa.BigInteger),
+    # Of a clock: the name of the zone whose rule is desired as its `timezone`; null: that was given as a rule.
+    sa.Column("zone", sa.String(64)),
     # When it was told that nothing was heard of it.
     sa.Column("silent_ms", sa.BigInteger),
 )

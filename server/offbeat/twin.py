@@ -13,6 +13,7 @@ from offbeat import log
 from offbeat.protocol import POSITIONS, CheckIn
 from offbeat.registry import Emit
 from offbeat.store import Store, desired, devices, now_ms
+from offbeat.zones import posix_tz
 
 ORDERS = ("hands", "steps")
 _READING = re.compile(r"([01]?[0-9]|2[0-3]):[0-5]?[0-9]:[0-5]?[0-9]")
@@ -63,8 +64,10 @@ class Twins:
         self._lock = threading.Lock()
 
     def desire(self, device_id: str, settings: dict[str, Any]) -> int:
-        """Desires these settings of a device; their revision. Raises Unknown, and ValueError for a setting that
-        it does not have or a value that cannot be right."""
+        """Desires these settings of a device; their revision. `timezone` may be a zone's name. Raises Unknown, and
+        ValueError for a setting that it does not have or a value that cannot be right."""
+        zone = settings.get("timezone")
+        rule = posix_tz(zone) if isinstance(zone, str) else zone
         with self._store.write() as connection:
             known_device = sa.select(devices).where(devices.c.id == device_id, devices.c.revoked_ms.is_(None))
             device = connection.execute(known_device).one_or_none()
@@ -79,7 +82,11 @@ class Twins:
             revision = int(device.revision)
             now = now_ms()
             for key, value in settings.items():
+                value = rule if key == "timezone" else value
                 revision = _put(connection, device_id, key, value, revision, now)
+            if "timezone" in settings:
+                named = sa.update(devices).where(devices.c.id == device_id)
+                connection.execute(named.values(zone=zone if zone != rule else None))
         self._wake(device_id)
         return revision
 
@@ -105,6 +112,10 @@ class Twins:
                     log.get().warning("a device's own change is impossible", device=device_id, setting=key)
                 elif not _newer_here(connection, device_id, key, age_ms, report.revision, now):
                     revision = _put(connection, device_id, key, value, revision, now - (age_ms or 0))
+            rule = None if device.zone is None else _rule(device.zone)
+            if rule is not None and rule != _desired(connection, device_id, "timezone"):
+                log.get().info("the rule of a zone has changed", device=device_id, zone=device.zone, rule=rule)
+                _put(connection, device_id, "timezone", rule, revision, now)
             connection.execute(sa.update(devices).where(devices.c.id == device_id).values(values))
             if report.battery_low and not (device.report or {}).get("battery_low"):
                 payload = {"device": device_id, "name": device.name, "app": device.app}
@@ -156,6 +167,20 @@ def _put(connection: sa.Connection, device_id: str, key: str, value: Any, revisi
     )
     connection.execute(sa.update(devices).where(devices.c.id == device_id).values(revision=revision))
     return revision
+
+
+def _rule(zone: str) -> str | None:
+    """What a zone's name stands for now; None where this machine no longer knows: then the last rule stays."""
+    try:
+        rule = posix_tz(zone)
+    except ValueError:
+        return None
+    return None if rule == zone else rule
+
+
+def _desired(connection: sa.Connection, device_id: str, key: str) -> Any:
+    chosen = sa.select(desired.c.value).where(desired.c.device_id == device_id, desired.c.setting == key)
+    return connection.scalar(chosen)
 
 
 def _newer_here(

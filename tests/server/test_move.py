@@ -76,12 +76,14 @@ def test_another_installation_is_refused_and_a_changed_row_is_brought_up_to_date
     row = {"id": "p1", "name": "a\0b", "app": "pendant", "token_hash": "0", "created_ms": 1}
     with one.write() as connection:
         connection.execute(sa.insert(devices).values(row))
+        connection.execute(sa.insert(metadata.tables["update_files"]).values(sha256="0" * 64, content=b"\x00\xff"))
     said: list[str] = []
     move.copy_tables(one, two, said.append)
     with one.write() as connection:
         connection.execute(sa.update(devices).values(name="changed", report=None))
     move.copy_tables(one, two, said.append)
     with two.read() as connection:
+        assert connection.scalar(sa.select(metadata.tables["update_files"].c.content)) == b"\x00\xff"
         assert connection.scalar(sa.select(devices.c.name)) == "changed"
         # Null stays SQL's null: a JSON column would make a null of JSON of it.
         assert connection.exec_driver_sql("SELECT errors IS NULL FROM devices").scalar() == 1

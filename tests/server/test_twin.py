@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 from device_client import Answer, DeviceClient
+from offbeat.zones import posix_tz
 from server_process import Device, ServerProcess
 
 
@@ -295,3 +296,28 @@ def test_the_next_certificate(tmp_path: Path) -> None:
 
 def served(server: ServerProcess) -> bytes:
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", server.device_port)))
+
+
+def test_a_zone_by_name_and_its_rule_when_that_changes(server: ServerProcess, page: requests.Session) -> None:
+    clock = Gadget(server, "athens")
+    clock.check_in()
+    desire(page, server, clock.id, timezone="Europe/Athens")
+    assert clock.check_in()["settings"] == {"timezone": "EET-2EEST,M3.5.0/3,M10.5.0/4"}
+    assert "settings" not in clock.check_in()
+    listed = page.get(f"{server.url}/api/devices", timeout=10).json()
+    assert next(one for one in listed if one["id"] == clock.id)["zone"] == "Europe/Athens"
+    # As if the rule had been another one until now.
+    connection = sqlite3.connect(server.data / "offbeat.sqlite", isolation_level=None, timeout=10)
+    connection.execute("UPDATE desired SET value = '\"EET-2\"' WHERE device_id = 'athens' AND setting = 'timezone'")
+    connection.close()
+    assert clock.check_in()["settings"] == {"timezone": "EET-2EEST,M3.5.0/3,M10.5.0/4"}
+    desire(page, server, clock.id, timezone="EET-2")
+    assert clock.check_in()["settings"] == {"timezone": "EET-2"}
+    assert "settings" not in clock.check_in()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "../../etc/passwd", "/etc/passwd", "zone.tab", "tzdata.zi", "EET-2EEST,M3.5.0,M10.5.0"]
+)
+def test_what_is_no_zone_stays_as_it_is(text: str) -> None:
+    assert posix_tz(text) == text

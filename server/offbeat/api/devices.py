@@ -32,6 +32,7 @@ class Device(BaseModel):
     errors_ms: int | None
     desired: dict[str, Any] = Field(description="The settings that are desired of it.")
     revision: int = Field(description="Of the newest of them; `report.revision` is how far it has come.")
+    zone: str | None = Field(description="Of a clock: the name of its time zone, where it was given by name.")
     update_version: str | None = Field(description="The version of the firmware that it is offered.")
 
 
@@ -86,6 +87,7 @@ def devices_of(store: Store) -> list[Device]:
             desired={one.setting: one.value for one in wanted if one.device_id == row.id},
             revision=row.revision,
             update_version=row.update_version,
+            zone=row.zone,
         )
         for row in rows
     ]
