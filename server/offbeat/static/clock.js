@@ -1,5 +1,5 @@
-// A clock's card: the dial as it stands now, from the plan that the clock reported (docs/protocol.md, check-in).
-import { ago, errorsOf, make } from "./elements.js";
+// A clock's face: the dial as it stands now, from the plan that the clock reported (docs/protocol.md, check-in).
+import { ago, make } from "./elements.js";
 
 const POSITIONS = 43200; // 12 h of 60 min of 60 steps
 const MINUTE_MS = 60000;
@@ -8,9 +8,16 @@ const CATCH_UP_MS = 125; // 8 steps a second
 
 const modulo = (value) => ((value % POSITIONS) + POSITIONS) % POSITIONS;
 
+/** The position of a reading such as "10:08:30". */
+function positionOf(reading) {
+  const [hours, minutes, seconds] = reading.split(":").map(Number);
+  return modulo(hours * 3600 + minutes * 60 + seconds);
+}
+
 /** Where the hands should stand at a time, in steps past 12:00:00; by the plan in its minute, else a step a second.
  *  A clock that is not synced knows no time: its hands run on from where it said they were. */
-export function target(report, reportedMs, nowMs) {
+function target(report, reportedMs, nowMs) {
+  if (report.settings?.hold) return positionOf(report.settings.hold);
   if (report.uncertainty_ms === null) return modulo(report.position + Math.floor((nowMs - reportedMs) / 1000));
   const minute = Math.floor(nowMs / MINUTE_MS);
   const intoMs = nowMs - minute * MINUTE_MS;
@@ -52,16 +59,14 @@ function dial() {
 const complete = (report) =>
   [report?.position, report?.minute, report?.utc_offset_s].every(Number.isInteger) && Array.isArray(report.plan);
 
-export class ClockCard {
+export class ClockFace {
   constructor() {
     const [svg, hands] = dial();
     this.dial = svg;
     this.hands = hands;
-    this.title = make("h3");
     this.line = make("p");
     this.word = make("p", { class: "word" });
-    this.errors = make("div");
-    this.element = make("section", { class: "device clock" }, svg, this.title, this.line, this.word, this.errors);
+    this.element = make("div", { class: "face-of-clock" }, svg, this.line, this.word);
     this.report = null;
     this.reportedMs = 0;
     this.shown = null; // steps past 12:00:00, counted on without wrapping so that no hand spins back
@@ -69,7 +74,6 @@ export class ClockCard {
   }
 
   draw(device, nowMs) {
-    this.title.textContent = device.name;
     const report = device.report;
     const parts = ["clock"];
     if (report?.mode) parts.push(report.mode);
@@ -78,7 +82,7 @@ export class ClockCard {
     if (report?.late_ticks) parts.push(`${report.late_ticks} late ${report.late_ticks === 1 ? "tick" : "ticks"}`);
     this.line.textContent = parts.join(" · ");
     this.contactMs = device.contact_at ? Date.parse(device.contact_at) : null;
-    this.errors.replaceChildren(...errorsOf(device, nowMs));
+    this.isLost = report?.position === null;
     if (complete(report) && device.reported_ms !== this.reportedMs) this.take(report, device.reported_ms, nowMs);
     this.dial.classList.toggle("unknown", this.report === null);
     this.tick(nowMs);
@@ -96,6 +100,10 @@ export class ClockCard {
   }
 
   tick(nowMs) {
+    if (this.report === null && this.isLost) {
+      this.say("It does not know where its hands stand: tell it what they show.", true);
+      return;
+    }
     if (this.report === null) {
       this.say(this.contactMs === null ? "Never seen yet." : `Last contact ${ago(nowMs - this.contactMs)}.`, true);
       return;
@@ -103,12 +111,15 @@ export class ClockCard {
     const ageMs = nowMs - this.reportedMs;
     const stale = ageMs > STALE_MS;
     const behind = modulo(target(this.report, this.reportedMs, nowMs) - this.shown);
-    if (!stale && behind > 0 && behind <= POSITIONS / 2 && nowMs - this.steppedMs >= CATCH_UP_MS) {
+    const held = this.report.settings?.hold; // then the hands run there, however far it is, and stay
+    const isBehind = behind > 0 && (held || behind <= POSITIONS / 2);
+    if (!stale && isBehind && nowMs - this.steppedMs >= CATCH_UP_MS) {
       this.shown += 1;
       this.steppedMs = nowMs;
     }
     const planned = Math.floor(nowMs / MINUTE_MS) === this.report.minute;
     if (stale) this.say(`No word for ${Math.floor(ageMs / MINUTE_MS)} min. The hands stand as last known.`, true);
+    else if (held) this.say(behind === 0 ? `Held at ${held}.` : `Runs to ${held}, and holds there.`, false);
     else if (this.report.uncertainty_ms === null) this.say("Not synced yet: shown at a step a second.", false);
     else if (behind > POSITIONS / 2) this.say("Ahead of the time: it waits.", false);
     else if (behind > 2) this.say("Catching up.", false);

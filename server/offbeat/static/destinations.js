@@ -1,5 +1,5 @@
 // Where the text goes: the destinations with their forms and buttons, and what people decide about a delivery.
-import { act, button, make } from "./elements.js";
+import { act, button, Cards, make } from "./elements.js";
 
 /** What a note's card shows of its deliveries: answers, the question of a doubt, and a way to send again. */
 export function decisions(note) {
@@ -26,24 +26,35 @@ function describe(destination) {
   return words.join(" · ");
 }
 
-function card(destination) {
-  const path = `/destinations/${encodeURIComponent(destination.id)}`;
-  const test = async () => {
-    const got = await act("POST", `${path}/test`);
-    return `${got.delivered ? "arrived" : "failed"}: ${got.error ?? `${got.status} ${got.answer.slice(0, 200)}`}`;
-  };
-  const remove = () => {
-    if (!confirm(`Remove ${destination.name ?? destination.to}? What is on its way there ends.`)) return null;
-    return act("DELETE", path);
-  };
-  return make(
-    "section",
-    { class: "device" },
-    make("h3", {}, destination.name ?? destination.to),
-    destination.name ? make("p", {}, destination.to) : null,
-    destination.ended ? make("p", { class: "trouble" }, destination.ended) : make("p", {}, describe(destination)),
-    make("p", {}, destination.ended ? null : button("Test", test), button("Remove", remove)),
-  );
+class Card {
+  constructor(destination) {
+    const path = `/destinations/${encodeURIComponent(destination.id)}`;
+    const title = destination.name ?? destination.to;
+    const test = async () => {
+      const got = await act("POST", `${path}/test`);
+      return `${got.delivered ? "arrived" : "failed"}: ${got.error ?? `${got.status} ${got.answer?.slice(0, 200) ?? ""}`}`;
+    };
+    const remove = () => {
+      if (!confirm(`Remove ${title}? What is on its way there ends.`)) return null;
+      return act("DELETE", path);
+    };
+    this.line = make("p");
+    this.test = button("Test", test);
+    this.element = make(
+      "section",
+      { class: "device" },
+      make("h3", {}, title),
+      destination.name ? make("p", {}, destination.to) : null,
+      this.line,
+      make("div", { class: "actions" }, this.test, button("Remove", remove)),
+    );
+  }
+
+  draw(destination) {
+    this.line.textContent = destination.ended ?? describe(destination);
+    this.line.className = destination.ended ? "trouble" : "";
+    this.test.hidden = destination.ended !== null;
+  }
 }
 
 class Form {
@@ -117,19 +128,16 @@ class Form {
   }
 }
 
-let form = null;
-let drawn = "";
-const list = make("div");
-
-/** Draws the section; what did not change stays as it is, for somebody may be about to press a button. */
-export function drawDestinations(place, destinations) {
-  if (form === null) {
-    form = new Form();
-    place.replaceChildren(list, form.element);
+export class Destinations {
+  constructor(place) {
+    const list = make("div");
+    this.none = make("p", { class: "hint" }, "Nowhere: notes stay on this page.");
+    this.cards = new Cards(list, (destination) => new Card(destination));
+    place.replaceChildren(this.none, list, new Form().element);
   }
-  const signature = JSON.stringify(destinations);
-  if (signature === drawn) return;
-  drawn = signature;
-  const none = make("p", { class: "hint" }, "Nowhere: notes stay on this page.");
-  list.replaceChildren(...(destinations.length ? destinations.map(card) : [none]));
+
+  draw(destinations) {
+    this.none.hidden = destinations.length > 0;
+    this.cards.draw(destinations);
+  }
 }

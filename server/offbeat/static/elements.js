@@ -31,11 +31,14 @@ const TIMEOUT_MS = 60000; // the server waits at most half a minute for a destin
 
 /** Asks the server to do something. Returns its JSON, null where there is none; throws an error in words. */
 export async function act(method, path, body = null) {
-  const answer = await fetch(`/api${path}`, {
+  const request = {
     method,
     headers: body === null ? {} : { "Content-Type": "application/json" },
     body: body === null ? null : JSON.stringify(body),
     signal: AbortSignal.timeout(TIMEOUT_MS),
+  };
+  const answer = await fetch(`/api${path}`, request).catch((error) => {
+    throw new Error(`The server does not answer (${error.message}). Try again.`);
   });
   const value = answer.status === 204 ? null : await answer.json();
   if (!answer.ok) throw new Error(value.detail);
@@ -58,4 +61,56 @@ export function button(label, action) {
     }
   });
   return make("span", {}, element, said);
+}
+
+/** A field with its label: [label, field]. */
+export function input(type, label, more = {}) {
+  const field = make("input", { type, ...more });
+  return [make("label", {}, label, field), field];
+}
+
+/** A form that says below what came of it. */
+export function form(action, ...children) {
+  const said = make("p", { class: "hint", role: "status" });
+  const element = make("form", {}, ...children, said);
+  element.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    said.textContent = "…";
+    try {
+      said.textContent = await action();
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  });
+  return element;
+}
+
+/** Makes `wanted` the children of `place`. What is where it should be is not touched: moving an element would stop its
+ *  sound and take the focus away from somebody who types in it. */
+export function arrange(place, wanted) {
+  const kept = new Set(wanted);
+  for (const child of [...place.children]) if (!kept.has(child)) child.remove();
+  wanted.forEach((element, index) => {
+    if (place.children[index] !== element) place.insertBefore(element, place.children[index] ?? null);
+  });
+}
+
+/** The cards of a list, by the id of what they show: made once, drawn again each time, forgotten when it is gone. */
+export class Cards {
+  constructor(place, make) {
+    this.place = place;
+    this.make = make;
+    this.cards = new Map();
+  }
+
+  draw(list, ...more) {
+    const gone = new Set(this.cards.keys());
+    for (const one of list) {
+      gone.delete(one.id);
+      if (!this.cards.has(one.id)) this.cards.set(one.id, this.make(one));
+      this.cards.get(one.id).draw(one, ...more);
+    }
+    for (const id of gone) this.cards.delete(id);
+    arrange(this.place, list.map((one) => this.cards.get(one.id).element));
+  }
 }

@@ -1,7 +1,7 @@
 // The page: asks for the overview, redraws what changed.
-import { ClockCard } from "./clock.js";
-import { decisions, drawDestinations } from "./destinations.js";
-import { act, ago, button, errorsOf, make } from "./elements.js";
+import { decisions, Destinations } from "./destinations.js";
+import { Devices } from "./devices.js";
+import { act, arrange, button, make } from "./elements.js";
 import { People } from "./people.js";
 import { Player } from "./player.js";
 
@@ -183,12 +183,7 @@ function drawNotes() {
     }
     wanted.push(card.element);
   }
-  const place = $("notes");
-  // Moving an element would stop its sound, so only what is not where it should be is touched.
-  wanted.forEach((element, index) => {
-    if (place.children[index] !== element) place.insertBefore(element, place.children[index] ?? null);
-  });
-  while (place.children.length > wanted.length) place.lastElementChild.remove();
+  arrange($("notes"), wanted);
   $("more").hidden = (found === null ? cursor : found.next) === null;
   $("found").textContent = found === null ? "" : found.notes.length ? "" : "No note has these words.";
 }
@@ -208,44 +203,9 @@ function drawEmpty(overview) {
       make("h2", {}, hasPendant ? "Press, speak, let go." : "Add your pendant"),
       hasPendant
         ? make("p", {}, "What you say appears here as text, a moment after the pendant has handed it over.")
-        : make("p", {}, "Run this where the server runs. It prints what the pendant needs to know:"),
-      hasPendant ? null : make("pre", {}, make("code", {}, "offbeat device add p7 --app pendant")),
+        : make("p", {}, "“Add one” under “Devices” shows what its board needs to know. What it hears appears here as text."),
     );
   }
-}
-
-const deviceCards = new Map();
-
-class PendantCard {
-  constructor() {
-    this.element = make("section", { class: "device" });
-  }
-
-  draw(device, nowMs) {
-    const report = device.report ?? {};
-    const contact = device.contact_at ? `last contact ${ago(nowMs - Date.parse(device.contact_at))}` : "never seen yet";
-    const waiting = report.waiting ? `${report.waiting} ${report.waiting === 1 ? "note" : "notes"} on the board` : null;
-    this.element.replaceChildren(
-      make("h3", {}, device.name),
-      make("p", {}, ["pendant", contact, waiting].filter(Boolean).join(" · ")),
-      ...errorsOf(device, nowMs),
-    );
-  }
-}
-
-function drawDevices(devices, nowMs) {
-  const place = $("devices");
-  if (devices.length === 0) {
-    place.replaceChildren(make("p", { class: "hint" }, "None yet."));
-    return;
-  }
-  const elements = devices.map((device) => {
-    let card = deviceCards.get(device.id);
-    if (!card) deviceCards.set(device.id, (card = device.app === "clock" ? new ClockCard() : new PendantCard()));
-    card.draw(device, nowMs);
-    return card.element;
-  });
-  if (elements.some((element, index) => place.children[index] !== element)) place.replaceChildren(...elements);
 }
 
 let tag = "";
@@ -281,9 +241,9 @@ async function poll() {
       if (older.length === 0) cursor = overview.next;
       drawNotes();
       drawEmpty(overview);
-      drawDestinations($("destinations"), overview.destinations);
+      destinations.draw(overview.destinations);
     }
-    drawDevices(overview.devices, Date.now() + skewMs);
+    devices.draw(overview.devices, Date.now() + skewMs);
     complain("");
   } catch (error) {
     complain(`The server does not answer (${error.message}). What you see may be old; trying again.`);
@@ -341,10 +301,12 @@ async function signOut() {
 
 function frame() {
   const nowMs = Date.now() + skewMs;
-  for (const card of deviceCards.values()) card.tick?.(nowMs);
+  devices.tick(nowMs);
   requestAnimationFrame(frame);
 }
 
+const devices = new Devices($("devices"));
+const destinations = new Destinations($("destinations"));
 $("people").append(new People().element);
 $("search").addEventListener("input", search);
 $("more").addEventListener("click", more);

@@ -1,5 +1,5 @@
 // Who may come in: the password, the browsers that are signed in, the tokens of scripts.
-import { act, ago, button, make } from "./elements.js";
+import { act, ago, button, form, input, make } from "./elements.js";
 
 const SCOPES = {
   notes: "add notes",
@@ -8,27 +8,6 @@ const SCOPES = {
   metrics: "figures",
   admin: "everything",
 };
-
-function input(type, label, more = {}) {
-  const field = make("input", { type, ...more });
-  return [make("label", {}, label, field), field];
-}
-
-/** A form that says below what came of it. */
-function form(action, ...children) {
-  const said = make("p", { class: "hint", role: "status" });
-  const element = make("form", {}, ...children, said);
-  element.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    said.textContent = "…";
-    try {
-      said.textContent = await action();
-    } catch (error) {
-      said.textContent = error.message;
-    }
-  });
-  return element;
-}
 
 export class People {
   constructor() {
@@ -68,7 +47,13 @@ export class People {
     };
     this.password.place.replaceChildren(
       make("p", { class: "hint" }, state.is_set ? "A password is set." : "None yet: a link of “offbeat sign-in” lets you in."),
-      form(set, state.needs_current ? currentLabel : null, newLabel, make("button", { class: "quiet" }, "Set")),
+      form(
+        set,
+        make("input", { type: "text", autocomplete: "username", value: "offbeat", hidden: "" }), // for password managers
+        state.needs_current ? currentLabel : null,
+        newLabel,
+        make("button", { class: "quiet" }, "Set"),
+      ),
     );
   }
 
