@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_NOTE_BYTES = 64 * 1024 * 1024
 MAX_CHECK_IN_BYTES = 16 * 1024
@@ -95,6 +95,42 @@ MAX_WAIT_MS = 20_000
 Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=32)]
+
+
+_Reading = Annotated[str, StringConstraints(pattern=r"^([01]?[0-9]|2[0-3]):[0-5]?[0-9]:[0-5]?[0-9]$")]
+# JSON knows no integers: 6.0 is one.
+_INTEGRAL = BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _setting() -> Any:
+    """A setting may be left out, which is not the same as null."""
+    return Field(default_factory=lambda: None)
+
+
+class ClockSettings(BaseModel):
+    """What can be desired of a clock. A device's own check is narrower."""
+
+    model_config = _STRICT
+
+    mode: Annotated[str, StringConstraints(pattern="^[ -~]{1,32}$")] = _setting()
+    timezone: Annotated[str, StringConstraints(pattern="^[ -~]{1,63}$")] = _setting()
+    morse: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] = _setting()
+    pattern: Annotated[list[Annotated[int, Field(ge=1, le=10_000), _INTEGRAL]], Field(min_length=1, max_length=60)] = (
+        _setting()
+    )
+    hold: _Reading | None = None
+    hands: _Reading = _setting()
+    steps: Annotated[int, Field(gt=-POSITIONS, lt=POSITIONS), _INTEGRAL] = _setting()
+
+
+class PendantSettings(BaseModel):
+    """What can be desired of a pendant."""
+
+    model_config = _STRICT
+
+    gain_db: Annotated[int, Field(ge=-24, le=24, multiple_of=6), _INTEGRAL] = _setting()
+    sleep_after_s: Annotated[int, Field(ge=0, le=3600), _INTEGRAL] = _setting()
 
 
 class CheckIn(BaseModel):

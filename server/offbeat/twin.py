@@ -1,57 +1,42 @@
 """What is desired of the devices and what they report: docs/protocol.md, "Settings: the twin"."""
 
 import asyncio
-import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel, ValidationError
 
 from offbeat import log
-from offbeat.protocol import POSITIONS, CheckIn
+from offbeat.protocol import CheckIn, ClockSettings, PendantSettings
 from offbeat.registry import Emit
 from offbeat.store import Store, desired, devices, now_ms
 from offbeat.zones import posix_tz
 
 ORDERS = ("hands", "steps")
-_READING = re.compile(r"([01]?[0-9]|2[0-3]):[0-5]?[0-9]:[0-5]?[0-9]")
 
 
 class Unknown(Exception):
     """There is no such device."""
 
 
-def _text(most: int) -> Any:
-    return lambda value: isinstance(value, str) and 1 <= len(value) <= most
+class Missing(Exception):
+    """This gadget has no such setting; the text says which ones it has."""
 
 
-def _integer(least: int, most: int, step: int = 1) -> Any:
-    return lambda value: type(value) is int and least <= value <= most and value % step == 0
+# The device has the last word on a value, and reports what it refuses.
+SETTINGS: dict[str, type[BaseModel]] = {"clock": ClockSettings, "pendant": PendantSettings}
 
 
-def _reading(value: object) -> bool:
-    return isinstance(value, str) and _READING.fullmatch(value) is not None
-
-
-def _pattern(value: object) -> bool:
-    return isinstance(value, list) and 1 <= len(value) <= 60 and all(map(_integer(1, 10_000), value))
-
-
-# By gadget: setting -> whether a value can be right. The device has the last word, and reports what it refuses.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "clock": {
-        "mode": _text(32),
-        "timezone": _text(63),
-        "morse": _text(500),
-        "pattern": _pattern,
-        "hold": lambda value: value is None or _reading(value),
-        "hands": _reading,
-        "steps": _integer(-POSITIONS + 1, POSITIONS - 1),
-    },
-    "pendant": {"gain_db": _integer(-24, 24, 6), "sleep_after_s": _integer(0, 3600)},
-}
+def _possible(app: str, key: str, value: Any) -> bool:
+    """Whether the value of one of this gadget's settings can be right."""
+    try:
+        SETTINGS[app].model_validate({key: value})
+    except ValidationError:
+        return False
+    return True
 
 
 class Twins:
@@ -64,8 +49,8 @@ class Twins:
         self._lock = threading.Lock()
 
     def desire(self, device_id: str, settings: dict[str, Any]) -> int:
-        """Desires these settings of a device; their revision. `timezone` may be a zone's name. Raises Unknown, and
-        ValueError for a setting that it does not have or a value that cannot be right."""
+        """Desires these settings of a device; their revision. `timezone` may be a zone's name. Raises Unknown,
+        Missing, and ValueError for a value that cannot be right."""
         zone = settings.get("timezone")
         rule = posix_tz(zone) if isinstance(zone, str) else zone
         with self._store.write() as connection:
@@ -73,11 +58,11 @@ class Twins:
             device = connection.execute(known_device).one_or_none()
             if device is None:
                 raise Unknown(f"there is no device {device_id!r}")
-            known = SETTINGS[device.app]
+            known = SETTINGS[device.app].model_fields
             for key, value in settings.items():
                 if key not in known:
-                    raise ValueError(f"{key!r} is no setting of a {device.app}; there are: {', '.join(known)}")
-                if not known[key](value):
+                    raise Missing(f"{key!r} is no setting of a {device.app}; there are: {', '.join(known)}")
+                if not _possible(device.app, key, value):
                     raise ValueError(f"{key}: {str(value)[:80]!r} cannot be right: see docs/protocol.md")
             revision = int(device.revision)
             now = now_ms()
@@ -103,12 +88,12 @@ class Twins:
             # A device that has lost its memory reports revision 0, and must not be given old orders then.
             connection.execute(sa.delete(desired).where(done, desired.c.setting.in_(ORDERS)))
             revision = int(device.revision)
-            known = SETTINGS[device.app]
+            known = SETTINGS[device.app].model_fields
             for key, age_ms in report.changed.items():
                 if key not in known or key in ORDERS or key not in report.settings:
                     continue
                 value = report.settings[key]
-                if not known[key](value):
+                if not _possible(device.app, key, value):
                     log.get().warning("a device's own change is impossible", device=device_id, setting=key)
                 elif not _newer_here(connection, device_id, key, age_ms, report.revision, now):
                     revision = _put(connection, device_id, key, value, revision, now - (age_ms or 0))

@@ -424,11 +424,12 @@ def test_a_hundred_thousand_notes_are_as_quick_as_a_thousand(tmp_path: Path) -> 
         "rare": "/api/notes?q=zebra",
     }.items():
         times_ms: dict[int, list[float]] = {count: [] for count in houses}
-        for _ in range(25):
+        for _ in range(11):
             for count, client in clients.items():  # in turn, so that whatever else the machine does meets both
-                began_s = time.perf_counter()
+                # The process's own time: nothing here waits for anything but the disk's cache.
+                began_s = time.process_time()
                 answer = client.get(path.replace("{middle}", str(count // 2)))
-                times_ms[count].append((time.perf_counter() - began_s) * 1000)
+                times_ms[count].append((time.process_time() - began_s) * 1000)
                 assert answer.status_code == 200
                 assert len(answer.json()["notes"]) == (10 if name == "rare" else 50), name
         medians[name] = {count: round(statistics.median(values), 1) for count, values in times_ms.items()}

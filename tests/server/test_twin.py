@@ -169,7 +169,7 @@ def test_impossible_changes_of_a_device_are_not_taken(server: ServerProcess) -> 
     "settings",
     [{}, {"colour": "red"}, {"mode": None}, {"mode": ""}, {"mode": "x" * 33}, {"pattern": []}, {"pattern": [0]},
      {"pattern": [1] * 61}, {"pattern": [True]}, {"hold": "24:00:00"}, {"hold": 5}, {"hands": None}, {"steps": 43_200},
-     {"steps": 1.5}, {"morse": "x" * 501}, {"timezone": "x" * 64}, {"mode": "rush", "steps": "1"}, {"gain_db": 6}],
+     {"steps": 1.5}, {"morse": "x" * 501}, {"timezone": "x" * 64}, {"mode": "rush", "steps": "1"}],
     ids=str,
 )  # fmt: skip
 def test_what_cannot_be_desired(
@@ -189,8 +189,10 @@ def test_the_longest_settings_fit_into_an_answer(server: ServerProcess, page: re
 
 def test_a_pendants_settings(server: ServerProcess, page: requests.Session) -> None:
     pendant = Gadget(server, "talker", "pendant")
-    for settings in ({"gain_db": 7}, {"gain_db": 30}, {"sleep_after_s": -1}, {"sleep_after_s": 3601}, {"mode": "rush"}):
+    for settings in ({"gain_db": 7}, {"gain_db": 30}, {"sleep_after_s": -1}, {"sleep_after_s": 3601}):
         assert desire(page, server, pendant.id, **settings).status_code == 422
+    other = desire(page, server, pendant.id, gain_db=6, mode="rush")
+    assert other.status_code == 409 and "gain_db, sleep_after_s" in other.json()["detail"]
     desire(page, server, pendant.id, gain_db=-12, sleep_after_s=0)
     assert pendant.check_in()["settings"] == {"gain_db": -12, "sleep_after_s": 0}
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from offbeat import registry
 from offbeat.api.access import NO_NUL, Here, Instant, needs, problems
-from offbeat.protocol import DEVICE_ID
+from offbeat.protocol import DEVICE_ID, ClockSettings, PendantSettings
 from offbeat.store import Store, desired, devices, iso
-from offbeat.twin import Unknown
+from offbeat.twin import Missing, Unknown
 
 router = APIRouter(prefix="/api/devices", tags=["devices"])
 
@@ -54,12 +54,18 @@ class AddedDevice(BaseModel):
     port: int = Field(description="The device port, TLS only.")
 
 
+class AnySettings(ClockSettings, PendantSettings):
+    """A clock's, or a pendant's."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+
 class Desire(BaseModel):
     """Settings that are desired of a device, by name: docs/protocol.md, "Settings: the twin"."""
 
     model_config = ConfigDict(extra="forbid")
 
-    settings: dict[Annotated[str, StringConstraints(max_length=32)], Any] = Field(min_length=1, max_length=16)
+    settings: AnySettings
 
 
 class Desired(BaseModel):
@@ -105,13 +111,22 @@ def add_device(new: NewDevice, here: Here) -> AddedDevice:
     return AddedDevice(**asdict(registry.add(here.store, new.name, new.app)))
 
 
-@router.patch("/{device_id}", dependencies=[needs("write")], responses=problems({404: UNKNOWN}))
+@router.patch(
+    "/{device_id}",
+    dependencies=[needs("write")],
+    responses=problems({404: UNKNOWN, 409: "It is of another kind, which has no such setting."}),
+)
 def desire(device_id: DeviceId, body: Desire, here: Here) -> Desired:
     """Desires settings of a device. It takes them with its next check-in, at once where it waits for them."""
+    settings = body.settings.model_dump(exclude_unset=True)
+    if not settings:
+        raise HTTPException(422, "settings: none are named")
     try:
-        return Desired(revision=here.twins.desire(device_id, body.settings))
+        return Desired(revision=here.twins.desire(device_id, settings))
     except Unknown as error:
         raise HTTPException(404, str(error)) from None
+    except Missing as error:
+        raise HTTPException(409, str(error)) from None
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
 
