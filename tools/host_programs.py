@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The programs that the tests and the demonstration need beside Python: MicroPython, espeak-ng, chrony, valgrind.
+"""Programs that the tests and the demonstration need beside Python: MicroPython, espeak-ng, chrony, valgrind, Chromium.
 
-    python tools/host_programs.py                                brings all that are missing
+    python tools/host_programs.py                                brings all that are missing, but for Chromium
     python tools/host_programs.py micropython-32 [ARGUMENT ...]  runs one
 
 One that is on the PATH (and new enough) is taken; else Debian's is brought into the cache folder, without root and
@@ -93,17 +93,37 @@ def valgrind() -> tuple[str, ...]:
     return (shutil.which("env") or "env", f"VALGRIND_LIB={debian.CACHE / 'valgrind/usr/libexec/valgrind'}", *command)
 
 
+@functools.cache
+def chromium() -> tuple[str, ...]:
+    """How to start Chromium. It starts itself again, so not through a loader: it runs on the machine's own.
+
+    It is large (Debian's: 540 MB unpacked), so it is brought when a test first needs it, and not by `make setup`.
+    Raises debian.Unavailable, with what to do.
+    """
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return (found,)
+    try:
+        _loader, _, libraries, program = debian.command(
+            "chromium", "usr/lib/chromium/chromium-headless-shell", ["chromium-headless-shell"]
+        )
+    except debian.Unavailable as error:
+        raise debian.Unavailable(f"No Chromium: {error}. Install it (Debian: apt-get install chromium)") from error
+    return (shutil.which("env") or "env", f"LD_LIBRARY_PATH={libraries}", program)
+
+
 PROGRAMS: dict[str, Callable[[], tuple[str, ...]]] = {
     "micropython": micropython,
     "micropython-32": functools.partial(micropython, 32),
     "espeak-ng": espeak_ng,
     "chronyd": chronyd,
     "valgrind": valgrind,
+    "chromium": chromium,
 }
 
 
 def main() -> None:
-    names = sys.argv[1:2] or list(PROGRAMS)
+    names = sys.argv[1:2] or [name for name in PROGRAMS if name != "chromium"]
     if names[0] not in PROGRAMS:
         sys.exit(f"no program {names[0]!r}; there are {', '.join(PROGRAMS)}")
     commands = {}
