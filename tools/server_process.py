@@ -72,6 +72,7 @@ class ServerProcess:
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("OFFBEAT_")},
             "PYTHONPATH": str(ROOT / "server"),
+            "OFFBEAT_SETTINGS": "",
             "OFFBEAT_DATA": str(self.data),
             "OFFBEAT_HOST": "127.0.0.1",
             "OFFBEAT_PORT": str(self.port),

@@ -1,14 +1,18 @@
-"""Settings, from the environment. docs/server.md has the table; a test compares the two."""
+"""Settings, from the environment and a file. docs/server.md has the table; a test compares the two."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "OFFBEAT_"
+FILE = PREFIX + "SETTINGS"  # names the file
+USUAL_FILE = "~/.config/offbeat.env"
 SECRET = ("transcriber_key", "database_url")
 
 
@@ -19,7 +23,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Every field is the environment variable `OFFBEAT_` + its name in capitals. An empty variable is unset."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
 
     data: Path = Field(default=Path("~/.local/share/offbeat"), description="Folder of everything kept")
     host: str = Field(default="127.0.0.1", description="Address to listen on, for people and for devices")
@@ -106,10 +110,30 @@ def _shown(item: ErrorDetails) -> str:
     return "…" if item["loc"][0] in SECRET else repr(item["input"])
 
 
-def load() -> Settings:
-    """Reads the settings. Raises SettingsError, with one line for each key that is wrong."""
+def _file() -> Path | None:
+    """The file with settings, `KEY=VALUE` lines, whose keys were checked. Raises SettingsError."""
+    named = os.environ.get(FILE)
+    if named == "":
+        return None
+    path = Path(named or USUAL_FILE).expanduser()
+    if named is None and not path.exists():
+        return None
     try:
-        return Settings()
+        with open(path, encoding="utf-8") as file:
+            keys = dotenv_values(stream=file, interpolate=False).keys()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{FILE}={str(path)!r} cannot be read: {error}") from None
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    if unknown := sorted(key for key in keys if key not in known):
+        raise SettingsError(f"{FILE}={str(path)!r}: there is no setting {', '.join(unknown)}")
+    return path
+
+
+def load() -> Settings:
+    """Reads the settings: those of the environment count before those of the file. Raises SettingsError, with one line
+    for each key that is wrong."""
+    try:
+        return Settings(_env_file=_file(), _env_file_encoding="utf-8")
     except ValidationError as error:
         lines = [f"{PREFIX}{str(item['loc'][0]).upper()}={_shown(item)}: {item['msg']}" for item in error.errors()]
         raise SettingsError("\n".join(lines)) from None

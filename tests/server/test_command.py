@@ -1,6 +1,7 @@
 """The command line, its settings, and what docs/server.md says of them."""
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
@@ -66,6 +67,33 @@ def test_commands_work_before_the_first_start(tmp_path: Path) -> None:
     with server:
         assert server.certificate == first.certificate
         assert len(server.get("/api/devices").json()) == 2
+
+
+def test_settings_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in [key for key in os.environ if key.startswith("OFFBEAT_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings.load().port == 8080
+    usual = tmp_path / ".config" / "offbeat.env"
+    usual.parent.mkdir()
+    usual.write_text("# mine\nOFFBEAT_PORT=9000\nOFFBEAT_PROMPT='a $b \"c\"'\nOFFBEAT_LANGUAGE=\n")
+    found = settings.load()
+    assert (found.port, found.prompt, found.language) == (9000, 'a $b "c"', "")
+    monkeypatch.setenv("OFFBEAT_PORT", "9001")
+    assert settings.load().port == 9001
+    monkeypatch.setenv("OFFBEAT_SETTINGS", "")
+    assert settings.load().prompt == ""
+    other = tmp_path / "other.env"
+    monkeypatch.setenv("OFFBEAT_SETTINGS", str(other))
+    for content, wanted in (
+        (None, "OFFBEAT_SETTINGS='.*other.env' cannot be read"),
+        ("OFFBEAT_PROT=1", "there is no setting OFFBEAT_PROT"),
+        ("OFFBEAT_DEVICE_PORT=x", "OFFBEAT_DEVICE_PORT='x': "),
+    ):
+        if content is not None:
+            other.write_text(content)
+        with pytest.raises(settings.SettingsError, match=wanted):
+            settings.load()
 
 
 def test_destination_add(tmp_path: Path) -> None:
