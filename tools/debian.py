@@ -51,7 +51,11 @@ def unpack(name: str, packages: list[str], *, suite: str | None = None, architec
         root.mkdir()
         for package in sorted((work / "cache" / "archives").glob("*.deb")):
             subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
-        root.rename(target)
+        try:
+            root.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was quicker
+                raise
     return target
 
 
