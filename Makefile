@@ -35,6 +35,14 @@ $(CACHE)/stubs/ready: tools/stubs.lock $(VENV)/ready
 		$(CACHE)/stubs/stubs/
 	@touch $@
 
+# What `make bench` sets beside the server: its own copies of the same versions, in a folder of its own.
+$(CACHE)/wyoming/ready: tools/wyoming.lock $(VENV)/ready
+	@echo "setup: wyoming-faster-whisper, to compare with, into $(CACHE)/wyoming (450 MB)"
+	@rm -rf $(CACHE)/wyoming
+	@$(BIN)/pip install --quiet --no-deps --require-hashes --target $(CACHE)/wyoming --requirement tools/wyoming.lock \
+		2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
 $(CACHE)/programs: tools/host_programs.py tools/debian.py $(VENV)/ready
 	@mkdir -p $(CACHE)
 	@$(BIN)/python tools/host_programs.py
@@ -64,8 +72,11 @@ lock: $(VENV)/ready  ## resolve pyproject.toml anew into tools/requirements.lock
 		--no-emit-options --allow-unsafe --strip-extras --extra dev -o tools/requirements.lock pyproject.toml
 	@echo 'micropython-esp32-stubs>=1.25,<2' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-options --no-annotate -o tools/stubs.lock -
+	@echo 'wyoming-faster-whisper>=3.8,<4' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-options --strip-extras --no-annotate \
+		-c tools/requirements.lock -o tools/wyoming.lock -
 
-bench: setup  ## ratios and counts that say how good it is: instructions a sample, press to first sample
+bench: setup $(CACHE)/wyoming/ready  ## what it costs: instructions a sample, the server beside bare faster-whisper
 	@$(BIN)/python tools/bench.py
 
 clean:  ## remove what was set up

@@ -88,7 +88,13 @@ def codec() -> list[str]:
     ]
 
 
-FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec}
+def server() -> list[str]:
+    import bench_server
+
+    return bench_server.server()
+
+
+FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec, "server": server}
 
 
 def main(names: list[str]) -> int:
