@@ -40,7 +40,10 @@ export async function act(method, path, body = null) {
   const answer = await fetch(`/api${path}`, request).catch((error) => {
     throw new Error(`The server does not answer (${error.message}). Try again.`);
   });
-  const value = answer.status === 204 ? null : await answer.json();
+  if (answer.status === 204) return null;
+  const value = await answer.json().catch(() => {
+    throw new Error(`Something else than the server answered, with ${answer.status}. Reload the page.`); // such as a proxy
+  });
   if (!answer.ok) throw new Error(value.detail);
   return value;
 }
