@@ -322,7 +322,7 @@ function adding() {
       getSelection().selectAllChildren(code); // over plain HTTP a browser lets no page copy
       return "Selected: copy it with your keyboard.";
     };
-    answer.replaceChildren(make("pre", { class: "once", tabindex: "0" }, code), button("Copy", copy));
+    answer.replaceChildren(make("pre", { class: "once", tabindex: "0" }, code), make("p", { class: "actions" }, button("Copy", copy)));
     name.value = "";
     return "Added. This is what its board must know, as “offbeat device add” prints it. It is shown this once.";
   };
