@@ -40,7 +40,7 @@ FLAGS = (
     "--no-first-run",
 )
 MODES = ["steady", "vetinari", "hesitate", "rush", "stumble", "gravity", "morse", "pattern", "surprise"]
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=30_000)  # of a machine that many share
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ class Visitor:
     page's policy, requests to `elsewhere`, and requests that the server `refused`."""
 
     def __init__(self, browser: Browser, server: ServerProcess, **options: Any) -> None:
-        self.context = browser.new_context(locale="en-GB", **options)
-        self.context.set_default_timeout(10_000)
+        self.context = browser.new_context(locale="en-GB", reduced_motion="reduce", **options)  # it draws without a GPU
+        self.context.set_default_timeout(30_000)
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
         self.refused: list[tuple[int, str]] = []
@@ -320,6 +320,10 @@ def test_a_clock_and_a_pendant_are_set(visit: Callable[..., Visitor], server: Se
     settings.get_by_role("button", name="Go on").click()
     expect(kitchen.locator(".waits")).to_have_text("Waiting for it to take over: Hold.")
     assert check_in(page, clock, "clock", revision=told["revision"], **report)["settings"] == {"hold": None}
+
+    check_in(page, clock, "clock", revision=told["revision"], **(report | {"position": None}))
+    expect(kitchen.get_by_text("It does not know where its hands stand")).to_be_visible()
+    expect(kitchen.locator(".dial")).to_be_hidden()
 
     # A pendant: what it says of itself, its settings, and its end.
     pendant = add_device(page, "Pocket", "pendant", server)

@@ -66,7 +66,7 @@ export class ClockFace {
     this.hands = hands;
     this.line = make("p");
     this.word = make("p", { class: "word" });
-    this.element = make("div", { class: "face-of-clock" }, svg, this.line, this.word);
+    this.element = make("div", {}, svg, this.line, this.word);
     this.report = null;
     this.reportedMs = 0;
     this.shown = null; // steps past 12:00:00, counted on without wrapping so that no hand spins back
@@ -83,6 +83,7 @@ export class ClockFace {
     this.line.textContent = parts.join(" · ");
     this.contactMs = device.contact_at ? Date.parse(device.contact_at) : null;
     this.isLost = report?.position === null;
+    if (this.isLost) this.report = null;
     if (complete(report) && device.reported_ms !== this.reportedMs) this.take(report, device.reported_ms, nowMs);
     this.dial.classList.toggle("unknown", this.report === null);
     this.tick(nowMs);
