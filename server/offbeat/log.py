@@ -15,7 +15,10 @@ def configure() -> None:
         structlog.processors.format_exc_info,
     ]
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        # Not its own choice, which shows the local variables, and so secrets and what was said.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     if terminal:
         shared.pop()  # the console renders exceptions itself
