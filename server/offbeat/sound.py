@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 RATE_HZ = 16_000
 # Of what is decoded: to resample from 500 MHz would take for ever, from 1 Hz all memory.
 MIN_RATE_HZ, MAX_RATE_HZ = 2_000, 768_000
-
+# A file's head may say nothing of its duration, or lie. A little more than MAX_NOTE_BYTES of a device last (2.3 h).
+MAX_DECODED_S = 9_000
 
 # What may be opened, with its media type: FFmpeg's playlists would read other files of this machine, and addresses.
 MEDIA_TYPES = {
@@ -63,7 +64,17 @@ def _stream(container: "InputContainer") -> "AudioStream":
 
 
 def decode(path: Path) -> Iterator["np.ndarray"]:
-    """The samples in pieces: 16 bits signed, mono, 16,000 Hz. Raises SoundError."""
+    """The samples in pieces: 16 bits signed, mono, 16,000 Hz, MAX_DECODED_S at most. Raises SoundError."""
+    count = 0
+    for piece in _decode(path):
+        count += len(piece)
+        if count > MAX_DECODED_S * RATE_HZ:
+            raise SoundError(f"it lasts longer than {MAX_DECODED_S // 60} minutes")
+        yield piece
+
+
+def _decode(path: Path) -> Iterator["np.ndarray"]:
+    """As `decode`, without an end."""
     import av
 
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
@@ -92,7 +103,10 @@ def samples(path: Path) -> "np.ndarray":
     """All samples as float32, -1 to 1, mono, 16,000 Hz. Raises SoundError."""
     import numpy as np
 
-    return np.concatenate(list(decode(path))).astype(np.float32) / 32768
+    content = bytearray()  # grows in place: of an hour there is one array of 230 MB, and no second one
+    for piece in decode(path):
+        content += (piece.astype(np.float32) / 32768).tobytes()
+    return np.frombuffer(content, np.float32)
 
 
 def probe(path: Path) -> tuple[int | None, str]:
