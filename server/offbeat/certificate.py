@@ -89,7 +89,8 @@ def not_told(store: Store) -> list[str]:
     der = next_der(store)
     digest = None if der is None else hashlib.sha256(der).hexdigest()
     with store.read() as connection:
-        rows = connection.execute(sa.select(devices.c.id, devices.c.report).order_by(devices.c.id)).all()
+        chosen = sa.select(devices.c.id, devices.c.report).where(devices.c.revoked_ms.is_(None)).order_by(devices.c.id)
+        rows = connection.execute(chosen).all()
     return [row.id for row in rows if (row.report or {}).get("next_certificate") != digest]
 
 

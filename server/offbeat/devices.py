@@ -34,7 +34,7 @@ from offbeat.protocol import (
     token_of,
 )
 from offbeat.recording_time import Reading, Stamp, recording_time
-from offbeat.store import Store, devices, notes, now_ms, sync_file, sync_folder
+from offbeat.store import Store, StoreError, devices, notes, now_ms, sync_file, sync_folder
 from offbeat.tokens import token_hash
 from offbeat.twin import Twins
 
@@ -443,7 +443,11 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
 
     def next_certificate(report: CheckIn) -> str | None:
         """The one that this server will change to, unless the device has it already."""
-        der = certificate.next_der(store)
+        try:
+            der = certificate.next_der(store)
+        except StoreError as error:  # a broken file, which must not keep the device from its time
+            log.get().error("the next certificate is left out", error=str(error))
+            return None
         if der is None or hashlib.sha256(der).hexdigest() == report.next_certificate:
             return None
         return base64.b64encode(der).decode()

@@ -70,9 +70,11 @@ class _Figures(Collector):
             silent = GaugeMetricFamily(
                 "offbeat_device_contact_seconds", "Since the device's last contact.", labels=["device"]
             )
-            for row in connection.execute(sa.select(devices.c.id, devices.c.contact_ms)):
-                if row.contact_ms is not None:
-                    silent.add_metric([row.id], max(0, now - row.contact_ms) / 1000)
+            heard_of = sa.select(devices.c.id, devices.c.contact_ms).where(
+                devices.c.revoked_ms.is_(None), devices.c.contact_ms.is_not(None)
+            )
+            for row in connection.execute(heard_of):
+                silent.add_metric([row.id], max(0, now - row.contact_ms) / 1000)
             yield silent
 
 

@@ -81,7 +81,8 @@ def _checked(path: str) -> bool:
 def offer(store: Store, device_id: str, version: str) -> None:
     """Offers a version to a device, which hears of it at its next check-in. Raises UpdateError."""
     with store.write() as connection:
-        device = connection.execute(sa.select(devices).where(devices.c.id == device_id)).one_or_none()
+        known = sa.select(devices).where(devices.c.id == device_id, devices.c.revoked_ms.is_(None))
+        device = connection.execute(known).one_or_none()
         if device is None:
             raise UpdateError(f"there is no device {device_id!r}; `offbeat device list` shows them")
         mpy = reported_mpy(device)
