@@ -123,7 +123,7 @@ class Deliveries:
             owners = [workflow_id(row.id, row.attempt)]
             if row.attempt == 0 and row.note_id is not None:
                 # The note's own first: it begins the other before it ends.
-                owners.insert(0, row.note_id if row.of == 0 else f"{row.note_id}.{row.of}")
+                owners.insert(0, workflow_id(row.note_id, row.of))
             found.append((row.id, row.attempt, owners))
         return found
 

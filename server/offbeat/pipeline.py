@@ -29,7 +29,7 @@ from dbos import DBOS, DBOSClient, EnqueueOptions, SetWorkflowID
 from dbos import DBOSPortableJSONSerializer as PortableJSON
 
 from offbeat import log
-from offbeat.deliveries import Deliveries
+from offbeat.deliveries import Deliveries, workflow_id
 from offbeat.deliveries import pause_s as backoff_pause_s
 from offbeat.notebook import sweep
 from offbeat.registry import tell_silent
@@ -59,10 +59,6 @@ LIVE = ["ENQUEUED", "DELAYED", "PENDING"]
 FINISHED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 
-def _workflow_id(row_id: str, attempt: int) -> str:
-    return row_id if attempt == 0 else f"{row_id}.{attempt}"
-
-
 def _lock_key(name: str) -> int:
     """The number of a process's advisory lock in PostgreSQL, 64 bits with sign."""
     return int.from_bytes(hashlib.sha256(f"offbeat {name}".encode()).digest()[:8], "big", signed=True)
@@ -79,7 +75,7 @@ def client_of(store: Store, engine: sa.Engine | None = None) -> DBOSClient:
 
 
 class _Gone(Exception):
-    """The note is not to be transcribed any more."""
+    """The note is not to be transcribed any more, or not by this attempt."""
 
 
 class Pipeline:
@@ -154,7 +150,7 @@ class Pipeline:
                 self._to_transcribe.add(note_id)
         try:
             if at_once:
-                with SetWorkflowID(_workflow_id(note_id, 0)):
+                with SetWorkflowID(workflow_id(note_id, 0)):
                     DBOS.start_workflow(self._note, note_id, 0)
             else:
                 with self._store.write() as connection:
@@ -170,7 +166,7 @@ class Pipeline:
         options: EnqueueOptions = {
             "workflow_name": "note",
             "queue_name": NOTES,
-            "workflow_id": _workflow_id(note_id, attempt),
+            "workflow_id": workflow_id(note_id, attempt),
             "app_version": APPLICATION_VERSION,
         }
         if delay_s:
@@ -205,11 +201,11 @@ class Pipeline:
             waiting_notes = connection.execute(unfinished_notes).all()
             waiting_deliveries = self.deliveries.unfinished(connection)
         live = self._live(
-            [_workflow_id(row.id, row.attempt) for row in waiting_notes]
+            [workflow_id(row.id, row.attempt) for row in waiting_notes]
             + [owner for _, _, owners in waiting_deliveries for owner in owners]
         )
         for row in waiting_notes:
-            if _workflow_id(row.id, row.attempt) not in live:
+            if workflow_id(row.id, row.attempt) not in live:
                 lost += self._take_up(row.id, row.attempt)
         for delivery_id, delivery_attempt, owners in waiting_deliveries:
             if live.isdisjoint(owners):
@@ -261,14 +257,14 @@ class Pipeline:
     @contextmanager
     def _runs(self) -> Iterator[None]:
         """Counts the workflow around it among those that run here."""
-        workflow_id = str(DBOS.workflow_id)
+        running = str(DBOS.workflow_id)
         with self._state:
-            self._running.add(workflow_id)
+            self._running.add(running)
         try:
             yield
         finally:
             with self._state:
-                self._running.discard(workflow_id)
+                self._running.discard(running)
 
     def _transcribe(self, note_id: str, attempt: int) -> list[str]:
         """Transcribes a note and returns the ids of its deliveries that are to be tried now."""
@@ -297,70 +293,82 @@ class Pipeline:
         if note.set_aside or note.attempt != attempt:
             return []
         if note.starts >= MAX_STARTS:
-            self._set_aside(note_id, f"Its transcription was begun {note.starts} times and never came to an end.")
+            self._set_aside(
+                note_id, attempt, f"Its transcription was begun {note.starts} times and never came to an end."
+            )
             return []
         try:
             path = self._store.sound_path(note_id)
-            transcript = self._transcriber.transcribe(path, begin=lambda: self._begin_transcription(note_id))
+            transcript = self._transcriber.transcribe(path, begin=lambda: self._begin_transcription(note_id, attempt))
         except _Gone:
             return []
         except SoundError as error:
-            self._set_aside(note_id, f"It cannot be transcribed: {error}.")
+            self._set_aside(note_id, attempt, f"It cannot be transcribed: {error}.")
             return []
         except FileNotFoundError:
-            self._set_aside(note_id, "Its sound is not where it was stored.")
+            self._set_aside(note_id, attempt, "Its sound is not where it was stored.")
             return []
         except ModelError as error:
             # It says nothing about the note, so it does not count as one of its starts.
-            self._try_note_again(note_id, error.reason, error.retry_s, starts=note.starts)
+            self._try_note_again(note_id, attempt, error.reason, error.retry_s, starts=note.starts)
             return []
         except OSError as error:
             pause_s = backoff_pause_s(TRANSCRIPTION_BACKOFF_S, 1)
             reason = f"Its sound cannot be read now ({error.strerror or error}). It is tried again by itself."
-            self._try_note_again(note_id, reason, pause_s, starts=note.starts)
+            self._try_note_again(note_id, attempt, reason, pause_s, starts=note.starts)
             return []
         except Exception as error:
             log.get().exception("transcription failed", note=note_id)
             pause_s = backoff_pause_s(TRANSCRIPTION_BACKOFF_S, note.starts + 1)
-            self._try_note_again(note_id, f"Its transcription failed ({type(error).__name__}: {error}).", pause_s)
+            reason = f"Its transcription failed ({type(error).__name__}: {error})."
+            self._try_note_again(note_id, attempt, reason, pause_s)
             return []
         return self._keep_transcript(note_id, attempt, transcript)
 
-    def _begin_transcription(self, note_id: str) -> None:
+    @staticmethod
+    def _is_current(note_id: str, attempt: int) -> sa.ColumnElement[bool]:
+        """That a note is still to be transcribed, and by this attempt: one begun by hand meanwhile is not undone."""
+        return (notes.c.id == note_id) & (notes.c.attempt == attempt) & notes.c.state.in_(("received", "transcribing"))
+
+    def _begin_transcription(self, note_id: str, attempt: int) -> None:
         with self._store.write() as connection:
             changed = connection.execute(
                 sa.update(notes)
-                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
+                .where(self._is_current(note_id, attempt))
                 .values(state="transcribing", trouble=None, starts=notes.c.starts + 1)
             )
         if not changed.rowcount:
-            raise _Gone  # it was deleted while it waited for its turn
+            raise _Gone  # it was deleted, or is tried again by hand, while it waited for its turn
         with self._state:
             self._begun.add(note_id)
 
-    def _set_aside(self, note_id: str, trouble: str) -> None:
+    def _set_aside(self, note_id: str, attempt: int, trouble: str) -> None:
         """Ends the work on a note, visibly; its sound is kept."""
         with self._store.write() as connection:
-            connection.execute(
+            changed = connection.execute(
                 sa.update(notes)
-                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
+                .where(self._is_current(note_id, attempt))
                 .values(state="received", set_aside=True, trouble=f"{trouble} The sound is kept.")
             )
+        if not changed.rowcount:
+            return
         log.get().error("note set aside", note=note_id, trouble=trouble)
 
-    def _try_note_again(self, note_id: str, trouble: str, delay_s: float, starts: int | None = None) -> None:
+    def _try_note_again(
+        self, note_id: str, attempt: int, trouble: str, delay_s: float, starts: int | None = None
+    ) -> None:
         """Puts a note off; `starts`, if given, becomes what is counted of its starts."""
         with self._store.write() as connection:
             values = {"state": "received", "trouble": trouble, "attempt": notes.c.attempt + 1}
-            attempt = connection.scalar(
+            following = connection.scalar(
                 sa.update(notes)
-                .where(notes.c.id == note_id, notes.c.state.in_(("received", "transcribing")))
+                .where(self._is_current(note_id, attempt))
                 .values(values if starts is None else {**values, "starts": starts})
                 .returning(notes.c.attempt)
             )
-            if attempt is None:
-                return  # it was deleted, or another process, that took this one for dead, has done it
-            self.enqueue_note(connection, note_id, attempt, delay_s)
+            if following is None:
+                return  # it was deleted or begun anew, or another process, that took this one for dead, has done it
+            self.enqueue_note(connection, note_id, following, delay_s)
         log.get().warning("note waits", note=note_id, trouble=trouble, delay_s=round(delay_s, 1))
 
     def _keep_transcript(self, note_id: str, attempt: int, transcript: Transcript) -> list[str]:
@@ -406,12 +414,12 @@ class Pipeline:
             status="PENDING", executor_id=self.name, limit=BATCH, load_input=False, load_output=False
         )
         with self._state:
-            idle = {one.workflow_id: one.queue_name for one in found if one.workflow_id not in self._running}
+            idle = {flow.workflow_id: flow.queue_name for flow in found if flow.workflow_id not in self._running}
             lost = self._orphans & idle.keys()
             self._orphans = set(idle)
-        for workflow_id in lost:
-            self._client.resume_workflows([workflow_id], queue_name=idle[workflow_id] or NOTES)
-            log.get().warning("resumed work that came to no end", workflow=workflow_id)
+        for one in lost:
+            self._client.resume_workflows([one], queue_name=idle[one] or NOTES)
+            log.get().warning("resumed work that came to no end", workflow=one)
 
     def _hold_name(self) -> None:
         """Takes the advisory lock that says that this process lives, or makes sure that it still has it."""

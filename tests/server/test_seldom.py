@@ -1,15 +1,22 @@
 """What seldom happens: broken files, revoked devices, a full database, a server that was set back to a backup."""
 
-from collections.abc import Iterator
+import secrets
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from inside_app import InsideApp
 from offbeat import certificate, doctor, metrics, registry, updates
 from offbeat import devices as device_port
-from offbeat.store import now_ms
+from offbeat.notebook import Notebook
+from offbeat.pipeline import Pipeline
+from offbeat.sound import SoundError
+from offbeat.store import Store, notes, now_ms
+from offbeat.transcriber import ModelError, Transcript
 from offbeat.twin import Twins
 from server_process import free_port
 
@@ -74,3 +81,50 @@ def test_a_broken_next_certificate_keeps_no_device_from_its_time(inside: Inside)
         registry.revoke(inside.store, device_id)
     assert answer.status_code == 200 and abs(answer.json()["time_ms"] - now_ms()) < 60_000
     assert "next_certificate" not in answer.json()
+
+
+class Worker(Pipeline):
+    """The steps of the pipeline without the engine, and what they would have enqueued."""
+
+    def __init__(self, store: Store, transcriber: Any) -> None:
+        self._store, self._transcriber = store, transcriber
+        self._begun, self._state, self._postgresql = set(), threading.Lock(), False
+        self.enqueued: list[tuple[str, int]] = []
+
+    def enqueue_note(self, _connection: Any, note_id: str, attempt: int = 0, delay_s: float = 0) -> None:
+        self.enqueued.append((note_id, attempt))
+
+
+class Interrupted:
+    """A transcriber of one note at a time; while a note waits for its turn, or just after, something happens."""
+
+    def __init__(self, meanwhile: Callable[[], None], error: Exception | None, begins: bool) -> None:
+        self._meanwhile, self._error, self._begins = meanwhile, error, begins
+
+    def transcribe(self, _path: Path, begin: Callable[[], None]) -> Transcript:
+        self._meanwhile()
+        if self._begins:
+            begin()
+        if self._error is not None:
+            raise self._error
+        return Transcript("text", "en", [])
+
+
+@pytest.mark.parametrize(
+    ("error", "begins"),
+    [(None, True), (ModelError("no model", 10), False), (SoundError("no sound"), False), (ValueError("odd"), False)],
+)
+def test_what_is_tried_again_by_hand_is_not_undone(inside: Inside, error: Exception | None, begins: bool) -> None:
+    note_id = f"up_{secrets.token_hex(16)}"
+    inside.store.note_path(note_id).write_bytes(b"-")
+    values = {"id": note_id, "length_bytes": 1, "sha256": "0", "state": "received", "created_ms": 1, "received_ms": 1}
+    with inside.store.write() as connection:
+        connection.execute(sa.insert(notes).values(values))
+    by_hand = Interrupted(lambda: Notebook(inside.store).retry(note_id, worker), error, begins)
+    worker = Worker(inside.store, by_hand)
+    assert worker._transcribe_once(note_id, 0) == []
+    with inside.store.read() as connection:
+        note = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
+    assert worker.enqueued == [(note_id, 1)]
+    assert (note.attempt, note.state, note.starts, note.set_aside, note.trouble) == (1, "received", 0, False, None)
+    Notebook(inside.store).delete(note_id)
