@@ -67,7 +67,7 @@ def _serve(settings: Settings) -> NoReturn:
             raise StoreError(f"{key}={port} with OFFBEAT_HOST={settings.host!r}: {error.strerror or error}") from error
     store = Store(settings)
     certificate = Certificate(store)
-    pipeline = Pipeline(store, make_transcriber(settings))
+    pipeline = Pipeline(store, make_transcriber(settings), is_server=True)
     notebook.sweep(store)
     twins = Twins(store, pipeline.deliveries.emit)
     if store.is_new:

@@ -10,6 +10,7 @@ and queues up. So a destination that hangs holds at most two threads, and delays
 import random
 import secrets
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -377,20 +378,22 @@ class Deliveries:
         if row.begun_ms is not None:
             self._doubt(row, f"the server ended while it was on its way ({iso(row.begun_ms)})")
             return False
-        now = now_ms()
-        if not row.reserved and (row.per_minute or row.free_ms > now):
+        if row.held_ms > now_ms() or (row.per_minute and not row.reserved):
             with self._store.write() as connection:
-                of_it = destinations.c.id == row.destination_id
-                free_ms = connection.scalar(sa.select(destinations.c.free_ms).where(of_it)) or 0
-                at_ms = max(now, free_ms)
-                if row.per_minute:
+                if not self._is_current(connection, row):
+                    return False
+                now, of_it = now_ms(), destinations.c.id == row.destination_id
+                place_of = connection.execute(sa.select(destinations.c.held_ms, destinations.c.free_ms).where(of_it))
+                held_ms, free_ms = place_of.one()
+                reserved = False
+                at_ms = held_ms
+                if held_ms <= now and row.per_minute and not row.reserved:
+                    reserved, at_ms = True, max(now, free_ms)
                     after_ms = at_ms + 60_000 // row.per_minute
                     connection.execute(sa.update(destinations).where(of_it).values(free_ms=after_ms))
                 if at_ms > now:
-                    if self._is_current(connection, row):
-                        delay_s = (at_ms - now) / 1000
-                        reserved = row.per_minute is not None
-                        self._next(connection, row.id, row.destination_id, row.attempt, delay_s, reserved=reserved)
+                    delay_s = (at_ms - now) / 1000
+                    self._next(connection, row.id, row.destination_id, row.attempt, delay_s, reserved=reserved)
                     return False
         if row.ask:
             with self._store.write() as connection:
@@ -407,7 +410,14 @@ class Deliveries:
 
     def _try(self, row: sa.Row[Any]) -> None:
         at_ms = now_ms()
-        outcome = places.send(row, self._store.settings, row.id, row.body)
+        try:
+            outcome = places.send(row, self._store.settings, row.id, row.body)
+        except Exception as error:
+            # Else it would be tried each minute for ever, and nobody told. Where it broke is not known: it may be gone
+            # out. Without the exception's own words, which may be an address's secret.
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            log.get().error("delivery broke", webhook=row.id, error=type(error).__name__, stack=stack)
+            outcome = Outcome(now_ms() - at_ms, error=f"broke ({type(error).__name__}); the log says where", sent=True)
         where = place(row.url)
         log.get().info(
             "delivery tried",
@@ -458,10 +468,11 @@ class Deliveries:
             delay_s = pause_s(BACKOFF_S, failures)
             if outcome.retry_after_s is not None:
                 delay_s = max(delay_s, outcome.retry_after_s)
+                held_ms = now_ms() + int(outcome.retry_after_s * 1000)
                 connection.execute(
                     sa.update(destinations)
                     .where(destinations.c.id == row.destination_id)
-                    .values(free_ms=max(row.free_ms, now_ms() + int(outcome.retry_after_s * 1000)))
+                    .values(held_ms=sa.case((destinations.c.held_ms > held_ms, destinations.c.held_ms), else_=held_ms))
                 )
             self._next(
                 connection, row.id, row.destination_id, row.attempt, delay_s, trouble=f"{where} {outcome.trouble}."

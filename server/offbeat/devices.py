@@ -180,17 +180,21 @@ class Uploads:
         row = self.row(note_id)
         if row is None:
             with self._store.write() as connection:
-                connection.execute(
-                    sa.insert(notes).values(
-                        id=note_id,
-                        device_id=device_id,
-                        length_bytes=append.length,
-                        sha256=append.sha256,
-                        state="receiving",
-                        created_ms=arrived_ms,
-                        first_counter=[append.counter, append.now_ms, append.asleep_ms],
+                # Looked at again: another process may have taken the device's other connection.
+                row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one_or_none()
+                if row is None:
+                    connection.execute(
+                        sa.insert(notes).values(
+                            id=note_id,
+                            device_id=device_id,
+                            length_bytes=append.length,
+                            sha256=append.sha256,
+                            state="receiving",
+                            created_ms=arrived_ms,
+                            first_counter=[append.counter, append.now_ms, append.asleep_ms],
+                        )
                     )
-                )
+        if row is None:
             self._pipeline.expect()
             return None
         if (row.length_bytes, row.sha256) != (append.length, append.sha256):
@@ -227,6 +231,8 @@ class Uploads:
         recording = self._head(path, length)
         with self._store.write() as connection:
             row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
+            if row.state != "receiving":  # another process has received it, and it may be delivered by now
+                return Confirmation(id=note_id, length=length, sha256=sha256)
             mark, counter_ms, asleep_ms = row.first_counter or (append.counter, append.now_ms, append.asleep_ms)
             stamp = Stamp.of(recording.metadata) if recording else None
             recorded = recording_time(stamp, mark, Reading(counter_ms, asleep_ms), row.created_ms)
@@ -295,7 +301,7 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
     async def broken(_request: Request, _error: Exception) -> Response:
         return JSONResponse(Refusal(detail="the server is broken; its log says why").model_dump(), 500)
 
-    def authenticate(token: str | None) -> str:
+    def authenticate(token: str | None, keeps_contact: bool) -> str:
         if token is None:
             raise Refused(401, "no token")
         digest = token_hash(token)
@@ -304,13 +310,17 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
         if row is None or not hmac.compare_digest(row.token_hash, digest):
             raise Refused(401, "the token is not valid")
         now = now_ms()
-        if row.contact_ms is None or now - row.contact_ms > CONTACT_EVERY_MS:
+        if keeps_contact and (row.contact_ms is None or now - row.contact_ms > CONTACT_EVERY_MS):
             with store.write() as connection:
                 connection.execute(sa.update(devices).where(devices.c.id == row.id).values(contact_ms=now))
         return str(row.id)
 
     async def device(request: Request) -> str:
-        return await asyncio.to_thread(authenticate, token_of(request.headers.get("Authorization")))
+        return await asyncio.to_thread(authenticate, token_of(request.headers.get("Authorization")), True)
+
+    async def reporting(request: Request) -> str:
+        """Of a check-in: what it reports is kept with its contact, in one durable commit."""
+        return await asyncio.to_thread(authenticate, token_of(request.headers.get("Authorization")), False)
 
     def own(note_id: str, device_id: str) -> None:
         match = NOTE_ID.fullmatch(note_id)
@@ -408,7 +418,7 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
             return find(connection, row, *arguments)
 
     @app.post("/api/device/check-in", response_model_exclude_none=True)
-    async def check_in(device_id: Device, request: Request) -> CheckInAnswer:
+    async def check_in(device_id: Annotated[str, Depends(reporting)], request: Request) -> CheckInAnswer:
         """Keeps what a device reports, and tells it the time and what is desired: at once if there is something new, or
         as soon as there is, within the time that the device waits."""
         length = request.headers.get("Content-Length", "")

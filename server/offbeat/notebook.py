@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ MAX_UPLOAD_BYTES = 512 * 1024 * 1024
 MAX_DURATION_MS = 2 * 3_600_000
 # Notes that wait for their text; beyond that the server takes no more from people and scripts, only from devices.
 MAX_WAITING = 10_000
+BATCH = 500
 LISTED = [column for column in notes.c if column.name not in ("words", "transcript")]
 DELIVERED: list[sa.ColumnElement[Any]] = [
     *[column for column in deliveries.c if column.name != "body"],
@@ -239,7 +241,7 @@ class Notebook:
             forget(connection, note_id)
         log.get().info("note deleted", note=note_id)
         try:
-            sweep(self._store)
+            sweep(self._store, note_id)
         except OSError as error:  # housekeeping tries again
             log.get().error("the sound of a deleted note cannot be removed yet", note=note_id, error=str(error))
 
@@ -362,19 +364,57 @@ class Incoming:
         return self._digest.hexdigest(), self._length_bytes
 
 
-def sweep(store: Store) -> int:
-    """Removes the sound of deleted notes that a kill or a failure left. Returns how many there were."""
+def to_sweep() -> sa.Select[Any]:
+    """The deleted notes whose sound a kill or a failure left."""
+    return sa.select(notes.c.id).where(notes.c.deleted_ms.is_not(None), notes.c.has_file.is_(True))
+
+
+def sweep(store: Store, note_id: str | None = None) -> int:
+    """Removes the sound of deleted notes, or of that one. Returns how many there were. Raises OSError."""
     with store.read() as connection:
-        chosen = sa.select(notes.c.id).where(notes.c.deleted_ms.is_not(None), notes.c.has_file.is_(True))
+        chosen = to_sweep() if note_id is None else to_sweep().where(notes.c.id == note_id)
         left = list(connection.scalars(chosen))
-    for note_id in left:
-        store.remove_sound(note_id)
+    for one in left:
+        store.remove_sound(one)
         with contextlib.suppress(FileNotFoundError):
-            sound.playable_path(note_id, store.settings.cache).unlink()
+            sound.playable_path(one, store.settings.cache).unlink()
     if left:
         sync_folder(store.settings.notes)
         with store.write() as connection:
-            for start in range(0, len(left), 500):
-                part = left[start : start + 500]
+            for start in range(0, len(left), BATCH):
+                part = left[start : start + BATCH]
                 connection.execute(sa.update(notes).where(notes.c.id.in_(part)).values(has_file=False))
     return len(left)
+
+
+def clear_copies(store: Store, older_than_s: float) -> int:
+    """With an object store, removes local files of whole notes: those that nobody used for so long, and those of notes
+    that were deleted at another machine; and parts of fetches that were killed. Returns how many.
+
+    What the object store does not have is never removed. Raises OSError."""
+    if store.storage is None:
+        return 0
+    files = {path.stem: path for path in store.settings.notes.iterdir()}
+    ids = list(files)
+    rows: dict[str, sa.Row[Any]] = {}
+    with store.read() as connection:
+        for start in range(0, len(ids), BATCH):
+            chosen = sa.select(notes.c.id, notes.c.state, notes.c.length_bytes)
+            found = connection.execute(chosen.where(notes.c.id.in_(ids[start : start + BATCH])))
+            rows |= {row.id: row for row in found}
+    removed = 0
+    for note_id, path in files.items():
+        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+            row, is_old = rows.get(note_id), path.stat().st_mtime < time.time() - older_than_s
+            if path.suffix == ".part":
+                is_to_go = is_old
+            elif row is None or row.state == "receiving":
+                is_to_go = False
+            else:
+                is_to_go = row.state == "deleted" or (is_old and store.storage.size(note_id) == row.length_bytes)
+            if is_to_go:
+                path.unlink()
+                removed += 1
+            elif is_old:
+                os.utime(path)  # not asked about again each minute
+    return removed

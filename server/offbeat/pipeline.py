@@ -16,6 +16,7 @@ as it lives; who can take another's lock knows that it is dead, and takes over w
 import hashlib
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -31,10 +32,10 @@ from dbos import DBOSPortableJSONSerializer as PortableJSON
 from offbeat import log
 from offbeat.deliveries import Deliveries, workflow_id
 from offbeat.deliveries import pause_s as backoff_pause_s
-from offbeat.notebook import sweep
+from offbeat.notebook import clear_copies, sweep
 from offbeat.registry import tell_silent
 from offbeat.sound import SoundError
-from offbeat.store import Store, connect, deliveries, notes, now_ms
+from offbeat.store import Store, StoreError, connect, deliveries, notes, now_ms
 from offbeat.transcriber import AnyTranscriber, ModelError, Transcript
 
 APPLICATION = "offbeat"
@@ -51,6 +52,9 @@ MAX_STARTS = 5
 TRANSCRIPTION_BACKOFF_S = (10, 60, 300, 900)
 HOUSEKEEPING_S = 60.0
 TAKE_OVER_S = 2.0
+# How long PostgreSQL may take until it notices that the `offbeat serve` before this one is dead (offbeat/store.py).
+SERVER_GONE_S = 12.0
+SERVER = "serve"
 FINISHED_KEPT = timedelta(hours=1)
 CACHE_KEPT = timedelta(days=1)
 BATCH = 500
@@ -81,8 +85,10 @@ class _Gone(Exception):
 class Pipeline:
     """The engine and its two workflows. One a process: DBOS is a singleton."""
 
-    def __init__(self, store: Store, transcriber: AnyTranscriber) -> None:
-        """Starts DBOS on the store's database and takes up what is unfinished."""
+    def __init__(self, store: Store, transcriber: AnyTranscriber, is_server: bool = False) -> None:
+        """Starts DBOS on the store's database and takes up what is unfinished.
+
+        On PostgreSQL there is one server at a time, with any number of others. Raises StoreError for a second one."""
         self._store = store
         self._transcriber = transcriber
         self._in_work: set[int] = set()  # the threads that run a step
@@ -95,6 +101,18 @@ class Pipeline:
         self._postgresql = store.engine.dialect.name == "postgresql"
         # With SQLite there is only one process, and it takes up what the last one left.
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if self._postgresql else "local"
+        if self._postgresql:
+            self._alive: sa.Connection | None = None
+            # What the advisory locks are named after that this process holds as long as it lives.
+            self._names = (SERVER, self.name) if is_server else (self.name,)
+            until_s = time.monotonic() + SERVER_GONE_S
+            while not self._hold_names():
+                if time.monotonic() > until_s:
+                    raise StoreError(
+                        "OFFBEAT_DATABASE_URL: another `offbeat serve` uses this database, and there can be only one. "
+                        "Stop that one first, or run `offbeat worker` here: any number of those share the work."
+                    )
+                time.sleep(POLLING_S)
         engine = connect(store.settings)
         DBOS(
             config={
@@ -122,9 +140,6 @@ class Pipeline:
 
         self._note = note
 
-        if self._postgresql:
-            self._alive: sa.Connection | None = None
-            self._hold_name()
         DBOS.launch()
         DBOS.register_queue(NOTES, worker_concurrency=NOTES_IN_WORK, polling_interval_sec=POLLING_S)
         self.deliveries.listen()
@@ -403,6 +418,7 @@ class Pipeline:
                 self._delete_finished()
                 self._clear_cache()
                 sweep(self._store)
+                clear_copies(self._store, CACHE_KEPT.total_seconds())
                 tell_silent(self._store, self.deliveries.emit)
             except Exception:
                 log.get().exception("housekeeping failed; it is tried again in a minute")
@@ -421,24 +437,29 @@ class Pipeline:
             self._client.resume_workflows([one], queue_name=idle[one] or NOTES)
             log.get().warning("resumed work that came to no end", workflow=one)
 
-    def _hold_name(self) -> None:
-        """Takes the advisory lock that says that this process lives, or makes sure that it still has it."""
+    def _hold_names(self) -> bool:
+        """Takes the advisory locks that say that this process lives, or makes sure that it still has them.
+
+        Returns False where another process has one of them."""
+        is_taken = False
         try:
             if self._alive is not None:
                 self._alive.execute(sa.text("SELECT 1"))
                 self._alive.commit()
-                return
+                return True
             self._alive = self._store.engine.connect()
-            taken = self._alive.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _lock_key(self.name)})
+            lock = sa.text("SELECT pg_try_advisory_lock(:key)")
+            is_taken = not all([self._alive.scalar(lock, {"key": _lock_key(name)}) for name in self._names])
             self._alive.commit()
-            if taken:
-                return
+            if not is_taken:
+                return True
         except sa.exc.DBAPIError as error:
             log.get().warning("the database is not reachable", error=type(error.orig).__name__)
         if self._alive is not None:
             self._alive.invalidate()
             self._alive.close()
             self._alive = None
+        return not is_taken
 
     def take_over(self) -> int:
         """Resumes the work of processes that are dead. Returns how many workflows there were."""
@@ -464,9 +485,15 @@ class Pipeline:
 
     def _keep_watch(self) -> None:
         """Shows every TAKE_OVER_S that this process lives, and looks for those that do not."""
+        held_s = time.monotonic()
         while not self._stop.wait(TAKE_OVER_S):
             try:
-                self._hold_name()
+                if self._hold_names():
+                    held_s = time.monotonic()
+                elif time.monotonic() > held_s + SERVER_GONE_S:
+                    log.get().critical("another `offbeat serve` has taken this database over: this one ends")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
                 self.take_over()
             except Exception:
                 log.get().exception("looking after the other processes failed; it is tried again")

@@ -94,6 +94,17 @@ class ObjectStorage:
         except self._failure as error:
             raise self._error(error) from error
 
+    def size(self, note_id: str) -> int | None:
+        """Length in bytes of what the store has; None where it has none."""
+        import obstore
+
+        try:
+            return int(obstore.head(self._store, self.key(note_id))["size"])
+        except FileNotFoundError:
+            return None
+        except self._failure as error:
+            raise self._error(error) from error
+
     def digest(self, note_id: str) -> tuple[int, str] | None:
         """Length and SHA-256 (hexadecimal) of what the store has, read back from it; None where it has none."""
         import obstore

@@ -132,6 +132,14 @@ notes = sa.Table(
     sa.Column("deleted_ms", sa.BigInteger),
     # False once the file of a deleted note is gone, which comes after the tombstone.
     sa.Column("has_file", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Index("ix_notes_transcribed_ms", "transcribed_ms"),
+)
+# Of deleted notes whose file is still there: usually none, looked for each minute.
+sa.Index(
+    "ix_notes_to_sweep",
+    notes.c.id,
+    sqlite_where=notes.c.deleted_ms.is_not(None) & notes.c.has_file.is_(True),
+    postgresql_where=notes.c.deleted_ms.is_not(None) & notes.c.has_file.is_(True),
 )
 
 destinations = sa.Table(
@@ -160,8 +168,10 @@ destinations = sa.Table(
     sa.Column("per_minute", sa.Integer),
     # Where in a JSON answer the assistant's words are, keys with dots between; null: the answer is not kept.
     sa.Column("answer_path", sa.Text),
-    # Nothing is sent before this: the rate limit, or a Retry-After.
+    # The next place in its rate that nobody has.
     sa.Column("free_ms", sa.BigInteger, nullable=False, server_default="0"),
+    # Nothing is sent before this, reserved or not: it asked for that with a Retry-After.
+    sa.Column("held_ms", sa.BigInteger, nullable=False, server_default="0"),
     # A removed one keeps its row, without its secrets, for the deliveries that name it.
     sa.Column("removed_ms", sa.BigInteger),
 )
@@ -422,10 +432,15 @@ class Store:
     def sound_path(self, note_id: str) -> Path:
         """A file to read the sound of a whole note from. Raises OSError, FileNotFoundError where there is none."""
         path = self.note_path(note_id)
-        if path.exists():
-            os.utime(path)  # with an object store, old ones are removed by their time
-        elif self.storage is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        if self.storage is None:
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return path
+        with self.read() as connection:
+            length_bytes = connection.scalar(sa.select(notes.c.length_bytes).where(notes.c.id == note_id))
+        # A shorter one is of an upload that went on at another machine.
+        if path.exists() and path.stat().st_size == length_bytes:
+            os.utime(path)  # old ones are removed by their time
         else:
             self.storage.fetch(note_id, path)
         return path

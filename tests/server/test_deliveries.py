@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from device_client import DeviceClient
 from offbeat import destinations as places
 from offbeat.deliveries import BACKOFF_S, Deliveries, DeliveryError, forget, pause_s
+from offbeat.delivery import Outcome
 from offbeat.settings import Settings
 from offbeat.store import Store, deliveries, destinations, notes, now_ms, tries
 from server_process import ServerProcess, WebhookReceiver
@@ -118,6 +119,35 @@ def test_retry_after_holds_back_the_whole_destination(bench: Bench, receiver: We
     row = bench.run(second)
     assert (row.state, row.tries, len(receiver.received)) == ("pending", 0, 1)
     assert 2990 < bench.queue.jobs[-1][2] <= 3000
+
+
+def test_retry_after_holds_back_those_that_have_their_place_in_the_rate(
+    bench: Bench, receiver: WebhookReceiver
+) -> None:
+    """A backlog at a limited rate: each that comes up while the destination is held waits for its end, and then for a
+    new place; one whose place is later keeps it."""
+    destination = bench.destination(receiver.url, per_minute=6)
+    ids = [bench.note(name=f"n{number}")[0] for number in range(4)]
+    for delivery_id in ids:
+        bench.run(delivery_id)
+    assert [bench.row(one).reserved for one in ids] == [False, True, True, True] and len(receiver.received) == 1
+    receiver.answers = lambda _: (429, {"Retry-After": "3000"}, b"")
+    assert bench.run(ids[1]).tries == 1
+    row = bench.run(ids[2])
+    assert (row.state, row.tries, row.reserved, len(receiver.received)) == ("pending", 0, False, 2)
+    assert 2990 < bench.queue.jobs[-1][2] <= 3000
+    # A shorter one, whose try began before that, takes nothing of it back.
+    held_ms = bench.value(destinations.c.held_ms, destinations.c.id == destination)
+    short = Outcome(1, 429, "", sent=True, retry_after_s=5)
+    with bench.store.write() as connection:
+        stale = connection.execute(sa.select(deliveries, destinations.c.ask, destinations.c.held_ms).where(
+            deliveries.c.id == ids[3]).join(destinations)).one()  # fmt: skip
+        bench.deliveries._conclude(connection, stale, short, "http://x")
+    assert bench.value(destinations.c.held_ms, destinations.c.id == destination) == held_ms
+    bench.decide(lambda connection: connection.execute(sa.update(destinations).values(held_ms=0)))
+    receiver.answers = lambda _: 204
+    assert bench.run(ids[2]).reserved, "it gets a new place"
+    assert bench.run(ids[2]).state == "delivered"
 
 
 def test_410_ends_the_destination_and_all_that_waits_for_it(bench: Bench, receiver: WebhookReceiver) -> None:

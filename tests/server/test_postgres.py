@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from device_client import DeviceClient
+from offbeat import pipeline
+from offbeat.settings import Settings
+from offbeat.store import Store, StoreError
 from server_process import ServerProcess, WebhookReceiver, until
 
 SENTENCE = "remind me to buy milk tomorrow"
@@ -148,6 +152,41 @@ def test_the_dead_server_alone_is_taken_over_by_its_successor(tmp_path: Path, sp
         until(lambda: {got.json["data"]["id"] for got in receiver.received} == note_ids, 10, "all notes")
         print(f"all arrived {time.monotonic() - began_s:.1f} s after the start")
         check_bodies(receiver, note_ids)
+
+
+def test_a_second_serve_on_the_same_database_is_refused(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another machine, with another data folder; workers are welcome, and its successor is, too."""
+    monkeypatch.setattr(pipeline, "SERVER_GONE_S", 0.5)
+    stores = [Store(Settings(data=tmp_path / name, database_url=database_url)) for name in ("one", "two")]
+
+    def process(store: Store, *names: str) -> Any:
+        made = object.__new__(pipeline.Pipeline)  # its locks alone: the engine is one a process
+        made._store, made._names, made._alive = store, names, None
+        return made
+
+    one, two = process(stores[0], pipeline.SERVER, "one"), process(stores[1], pipeline.SERVER, "two")
+    assert one._hold_names() and one._hold_names()
+    assert not two._hold_names() and two._alive is None
+    worker = process(stores[1], "worker")
+    assert worker._hold_names()
+    with pytest.raises(StoreError, match="offbeat worker"):
+        pipeline.Pipeline(stores[1], None, is_server=True)  # type: ignore[arg-type]
+    one._alive.invalidate()
+    one._alive.close()  # as at its death
+    until(two._hold_names, 5, "the successor's turn")
+    # The first one comes back, and sees that it is not the one any more: it ends.
+    ended: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda _pid, number: ended.append(number))
+    monkeypatch.setattr(pipeline, "TAKE_OVER_S", 0.1)
+    one._alive, one._stop, one.take_over = None, threading.Event(), lambda: 0
+    one._keep_watch()
+    assert ended == [signal.SIGTERM]
+    for held in (two, worker):
+        held._alive.close()
+    for store in stores:
+        store.close()
 
 
 def test_a_worker_that_would_be_of_no_use_says_why(tmp_path: Path) -> None:

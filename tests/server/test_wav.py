@@ -5,6 +5,8 @@ import random
 
 import pytest
 from device_client import BLOCK_BYTES, silence, wav_bytes
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from offbeat import wav
 
 
@@ -70,3 +72,32 @@ def test_random_damage_is_never_more_than_a_ValueError() -> None:
         survived += 1
         assert 0 <= recording.samples <= 2 * len(content)
     assert survived > 100
+
+
+CHUNKS = st.tuples(
+    st.sampled_from([b"fmt ", b"fact", b"LIST", b"data", b"junk"]),
+    st.one_of(st.none(), st.integers(0, 2**32 - 1)),  # None: its true length
+    st.one_of(
+        st.binary(max_size=60),
+        st.tuples(st.sampled_from([0x11, 1]), st.integers(0, 2**16 - 1)).map(
+            lambda one: wav_bytes(b"", 0)[20:28].replace(b"\x11", bytes([one[0]])) + one[1].to_bytes(4, "little") * 3
+        ),
+        st.binary(max_size=40).map(lambda text: b"INFOICMT" + len(text).to_bytes(4, "little") + text),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(chunks=st.lists(CHUNKS, max_size=6), rest=st.binary(max_size=20))
+@example(chunks=[(b"fmt ", None, wav_bytes(b"", 0)[20:40]), (b"data", 2**32 - 1, b"x" * 60)], rest=b"")
+def test_fuzzed_chunks_are_read_or_refused(chunks: list[tuple[bytes, int | None, bytes]], rest: bytes) -> None:
+    content = b"RIFF\0\0\0\0WAVE"
+    for name, size, body in chunks:
+        content += name + (len(body) if size is None else size).to_bytes(4, "little") + body + bytes(len(body) % 2)
+    content += rest
+    try:
+        recording = read(content)
+    except ValueError:
+        return
+    assert recording.rate_hz > 0 and 0 <= recording.samples <= 2 * len(content)
+    assert recording.duration_ms >= 0 and isinstance(recording.metadata, dict)
