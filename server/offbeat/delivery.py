@@ -283,7 +283,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
         return min(float(value[:9]), MAX_RETRY_AFTER_S)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return min(max((date - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 from offbeat import delivery
@@ -80,3 +81,22 @@ def test_nothing_of_a_try_stays() -> None:
         delivery.post(f"http://127.0.0.1:{port}/", SECRET, "msg_1", "{}")
         left = [thread for thread in set(threading.enumerate()) - before if isinstance(thread, threading.Timer)]
         assert left == []
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted_s"),
+    [
+        (None, None),
+        ("soon", None),
+        ("7", 7.0),
+        ("9" * 400, delivery.MAX_RETRY_AFTER_S),
+        ("Fri, 02 Jan 2026 00:00:07 GMT", 7.0),
+        ("Fri, 02 Jan 2026 00:00:07 -0000", 7.0),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", delivery.MAX_RETRY_AFTER_S),
+        ("Mon, 01 Jan 0001 00:00:00 +1200", 0.0),
+        ("Fri, 02 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Fri, 02 Jan 2026 00:00:00 +99999999999999", None),
+    ],
+)
+def test_retry_after(value: str | None, wanted_s: float | None) -> None:
+    assert delivery.retry_after(value, datetime(2026, 1, 2, tzinfo=UTC)) == wanted_s

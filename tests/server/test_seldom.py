@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from inside_app import InsideApp
-from offbeat import certificate, doctor, metrics, registry, updates
+from offbeat import certificate, destinations, doctor, metrics, registry, store, updates
 from offbeat import devices as device_port
+from offbeat.deliveries import Deliveries
 from offbeat.notebook import Notebook
 from offbeat.pipeline import Pipeline
 from offbeat.sound import SoundError
@@ -128,3 +129,36 @@ def test_what_is_tried_again_by_hand_is_not_undone(inside: Inside, error: Except
     assert worker.enqueued == [(note_id, 1)]
     assert (note.attempt, note.state, note.starts, note.set_aside, note.trouble) == (1, "received", 0, False, None)
     Notebook(inside.store).delete(note_id)
+
+
+class Queue:
+    """What would have been enqueued: delivery and pause."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, float]] = []
+
+    def enqueue_in_transaction(self, _connection: Any, options: Any, delivery_id: str, _attempt: int) -> None:
+        self.waiting.append((delivery_id, options.get("delay_seconds", 0.0)))
+
+
+@pytest.mark.parametrize(("ask", "state"), [(False, "pending"), (True, "in_doubt")])
+def test_a_try_that_breaks_is_a_try(inside: Inside, monkeypatch: pytest.MonkeyPatch, ask: bool, state: str) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("https://hook.example/secret")
+
+    monkeypatch.setattr(destinations, "send", breaks)
+    queue, number = Queue(), secrets.token_hex(4)
+    with inside.store.write() as connection:
+        values = {"id": number, "url": "https://hook.example/secret", "secret": "", "created_ms": 1, "ask": ask}
+        connection.execute(sa.insert(store.destinations).values(values))
+        values = {"id": f"msg_{number}", "destination_id": number, "body": "{}", "state": "pending", "created_ms": 1}
+        connection.execute(sa.insert(store.deliveries).values(values))
+    Deliveries(inside.store, queue, "1").deliver(f"msg_{number}", 0)  # type: ignore[arg-type]
+    with inside.store.read() as connection:
+        of_it = store.deliveries.c.id == f"msg_{number}"
+        delivery = connection.execute(sa.select(store.deliveries).where(of_it)).one()
+        logged = connection.execute(sa.select(store.tries.c.error).where(store.tries.c.delivery_id == delivery.id))
+        (error,) = logged.scalars()
+    assert (delivery.state, delivery.tries) == (state, 1)
+    assert [pause_s >= 5 for _, pause_s in queue.waiting] == ([] if ask else [True])
+    assert "RuntimeError" in error and "secret" not in f"{error} {delivery.trouble}"
