@@ -46,6 +46,9 @@ CHUNK_BYTES = 2048
 # The servers as they are, but for the length of the output and one decoding in place of up to six: what random weights
 # say is never probable enough.
 PROGRAM = f"""
+import contextlib
+with contextlib.suppress(ImportError):
+    import offbeat.transcriber  # first, for what it settles before faster-whisper is loaded
 import faster_whisper
 real = faster_whisper.WhisperModel.transcribe
 def fixed(self, *values, **options):

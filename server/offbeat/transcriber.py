@@ -4,6 +4,7 @@ import ctypes
 import gc
 import io
 import json
+import os
 import random
 import re
 import threading
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     import requests
     from faster_whisper import WhisperModel
 
+# CTranslate2's threads wait for each other in a loop, and on a busy machine so long that each holds up the other (ten
+# times slower on two cores). OpenMP's library (GNU's) reads this when it is loaded, so it is set before; 1000 turns is
+# its own choice where it counts more threads than processors. What is set already stays.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # How long to wait until the model is tried again, s: the first entry after the first failure, the last one for ever.
 MODEL_BACKOFF_S = (5, 15, 60, 300)
 CONNECT_TIMEOUT_S = 10.0

@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -205,3 +208,15 @@ def test_an_endpoint_that_is_not_there_or_talks_nonsense(monkeypatch: pytest.Mon
         endpoint.answers = lambda _: time.sleep(1) or 204
         with pytest.raises(ModelError, match="ReadTimeout"):
             RemoteTranscriber(endpoint.base, "", "m", "").transcribe(SPOKEN, nothing)
+
+
+def test_the_threads_of_the_engine_are_told_not_to_spin_before_it_is_loaded() -> None:
+    program = (
+        "import os, sys, offbeat.transcriber\n"
+        "assert os.environ['GOMP_SPINCOUNT'] == '1000', 'not set'\n"
+        "assert 'ctranslate2' not in sys.modules, 'too late'"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    environment["PYTHONPATH"] = str(Path(transcriber.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
