@@ -1,6 +1,5 @@
 """The notes as people and scripts see them: listed, searched, added, corrected, deleted."""
 
-import contextlib
 import hashlib
 import os
 import re
@@ -240,10 +239,7 @@ class Notebook:
             )
             forget(connection, note_id)
         log.get().info("note deleted", note=note_id)
-        try:
-            sweep(self._store, note_id)
-        except OSError as error:  # housekeeping tries again
-            log.get().error("the sound of a deleted note cannot be removed yet", note=note_id, error=str(error))
+        sweep(self._store, note_id)
 
     def retry(self, note_id: str, pipeline: "Pipeline") -> None:
         """Transcribes a note that was set aside, or that waits, now. Raises Refused (404, 409)."""
@@ -370,28 +366,35 @@ def to_sweep() -> sa.Select[Any]:
 
 
 def sweep(store: Store, note_id: str | None = None) -> int:
-    """Removes the sound of deleted notes, or of that one. Returns how many there were. Raises OSError."""
+    """Removes the sound of deleted notes, or of that one. What cannot be removed now is logged, and is tried again.
+
+    Returns how many were removed."""
     with store.read() as connection:
         chosen = to_sweep() if note_id is None else to_sweep().where(notes.c.id == note_id)
         left = list(connection.scalars(chosen))
+    removed = []
     for one in left:
-        store.remove_sound(one)
-        with contextlib.suppress(FileNotFoundError):
-            sound.playable_path(one, store.settings.cache).unlink()
-    if left:
+        try:
+            store.remove_sound(one)
+            sound.playable_path(one, store.settings.cache).unlink(missing_ok=True)
+        except OSError as error:  # housekeeping tries again; the others are removed all the same
+            log.get().error("the sound of a deleted note cannot be removed yet", note=one, error=str(error))
+        else:
+            removed.append(one)
+    if removed:
         sync_folder(store.settings.notes)
         with store.write() as connection:
-            for start in range(0, len(left), BATCH):
-                part = left[start : start + BATCH]
+            for start in range(0, len(removed), BATCH):
+                part = removed[start : start + BATCH]
                 connection.execute(sa.update(notes).where(notes.c.id.in_(part)).values(has_file=False))
-    return len(left)
+    return len(removed)
 
 
 def clear_copies(store: Store, older_than_s: float) -> int:
     """With an object store, removes local files of whole notes: those that nobody used for so long, and those of notes
     that were deleted at another machine; and parts of fetches that were killed. Returns how many.
 
-    What the object store does not have is never removed. Raises OSError."""
+    What the object store does not have is never removed. What fails is logged, and tried again."""
     if store.storage is None:
         return 0
     files = {path.stem: path for path in store.settings.notes.iterdir()}
@@ -404,7 +407,7 @@ def clear_copies(store: Store, older_than_s: float) -> int:
             rows |= {row.id: row for row in found}
     removed = 0
     for note_id, path in files.items():
-        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+        try:
             row, is_old = rows.get(note_id), path.stat().st_mtime < time.time() - older_than_s
             if path.suffix == ".part":
                 is_to_go = is_old
@@ -417,4 +420,8 @@ def clear_copies(store: Store, older_than_s: float) -> int:
                 removed += 1
             elif is_old:
                 os.utime(path)  # not asked about again each minute
+        except FileNotFoundError:
+            pass  # somebody was quicker
+        except OSError as error:
+            log.get().error("a copy cannot be removed yet", note=note_id, error=str(error))
     return removed

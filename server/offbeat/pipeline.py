@@ -16,6 +16,7 @@ as it lives; who can take another's lock knows that it is dead, and takes over w
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -91,6 +92,8 @@ class Pipeline:
         On PostgreSQL there is one server at a time, with any number of others. Raises StoreError for a second one."""
         self._store = store
         self._transcriber = transcriber
+        # Since when devices can reach this process, which they can only where it is the server.
+        self._serving_since_ms = now_ms() if is_server else None
         self._in_work: set[int] = set()  # the threads that run a step
         self._running: set[str] = set()  # the workflows that this process runs
         self._orphans: set[str] = set()  # those that it should run and did not at the last look
@@ -410,18 +413,27 @@ class Pipeline:
         return delivery_ids
 
     def _keep_house(self) -> None:
-        """Every minute: takes up what was lost, deletes what is finished. A failure is logged, and it goes on."""
+        """Every minute: takes up what was lost, deletes what is finished."""
         while not self._stop.wait(HOUSEKEEPING_S):
+            self._do_chores()
+
+    def _do_chores(self) -> None:
+        """Each once. One that fails is logged, and keeps none of the others from being done."""
+        chores: list[Callable[[], object]] = [
+            self._resume_orphans,
+            self.reconcile,
+            self._delete_finished,
+            self._clear_cache,
+            self._sweep,
+            self._clear_copies,
+            self._tell_silent,
+        ]
+        for chore in chores:
             try:
-                self._resume_orphans()
-                self.reconcile()
-                self._delete_finished()
-                self._clear_cache()
-                sweep(self._store)
-                clear_copies(self._store, CACHE_KEPT.total_seconds())
-                tell_silent(self._store, self.deliveries.emit)
+                chore()
             except Exception:
-                log.get().exception("housekeeping failed; it is tried again in a minute")
+                name = chore.__name__.strip("_")
+                log.get().exception("housekeeping failed; it is tried again in a minute", chore=name)
 
     def _resume_orphans(self) -> None:
         """Begins anew what the engine counts as this process's work and what nobody here does: a full disk or a locked
@@ -509,5 +521,24 @@ class Pipeline:
     def _clear_cache(self) -> None:
         before_s = (datetime.now(UTC) - CACHE_KEPT).timestamp()
         for path in self._store.settings.cache.iterdir():
-            if path.stat().st_mtime < before_s:
-                path.unlink(missing_ok=True)
+            try:
+                if path.stat().st_mtime >= before_s:
+                    continue
+                if path.is_dir():  # what a backup left that was killed
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except FileNotFoundError:
+                pass  # as it should be: somebody was quicker
+            except OSError as error:
+                log.get().error("this cannot be removed from the cache", name=path.name, error=str(error))
+
+    def _sweep(self) -> None:
+        sweep(self._store)
+
+    def _clear_copies(self) -> None:
+        clear_copies(self._store, CACHE_KEPT.total_seconds())
+
+    def _tell_silent(self) -> None:
+        if self._serving_since_ms is not None:
+            tell_silent(self._store, self.deliveries.emit, self._serving_since_ms)

@@ -17,6 +17,8 @@ App = Literal["pendant", "clock"]
 APPS: tuple[App, ...] = get_args(App)
 # Without a contact for so long it is silent. A clock checks in all the time, a pendant only when it is used.
 SILENT_MS = {"clock": 3_600_000, "pendant": 7 * 86_400_000}
+# No longer than that after a start, for a server that is started anew each day should tell of a pendant, too.
+MAX_AFTER_START_MS = 12 * 3_600_000
 
 # Sends an event of a device to the destinations that ask for it: `Deliveries.emit`.
 Emit = Callable[[sa.Connection, str, dict[str, Any]], int]
@@ -68,11 +70,15 @@ def revoke(store: Store, device_id: str) -> bool:
     return changed.rowcount == 1
 
 
-def tell_silent(store: Store, emit: Emit) -> None:
-    """Emits `device.silent` for each device that was heard of once and has been silent for too long, once a silence."""
+def tell_silent(store: Store, emit: Emit, serving_since_ms: int) -> None:
+    """Emits `device.silent` for each device that was heard of once and has been silent for too long, once a silence.
+
+    `serving_since_ms`: since when this server can be reached. Before that the silence may have been its own."""
     now = now_ms()
     with store.write() as connection:
         for app, limit_ms in SILENT_MS.items():
+            if now - serving_since_ms < min(limit_ms, MAX_AFTER_START_MS):
+                continue
             silent = connection.execute(
                 sa.update(devices)
                 .where(

@@ -59,6 +59,7 @@ def test_the_scopes(inside: InsideApp) -> None:
 
 def test_silence_is_told_once_a_silence(inside: InsideApp) -> None:
     told: list[tuple[str, str]] = []
+    up_ms = now_ms() - 30 * 24 * HOUR_MS
 
     def emit(_connection: sa.Connection, event: str, payload: dict[str, Any]) -> int:
         told.append((event, payload["device"]))
@@ -74,21 +75,23 @@ def test_silence_is_told_once_a_silence(inside: InsideApp) -> None:
     heard("p7", 2 * HOUR_MS)
     heard("lost", 2 * HOUR_MS)
     registry.revoke(inside.store, "lost")
-    registry.tell_silent(inside.store, emit)
+    registry.tell_silent(inside.store, emit, up_ms)
     assert told == []
     heard("wall", HOUR_MS + 1000)
-    registry.tell_silent(inside.store, emit)
-    registry.tell_silent(inside.store, emit)
+    registry.tell_silent(inside.store, emit, now_ms() - HOUR_MS // 2)
+    assert told == [], "the server itself was down, and it has not had the time to call"
+    registry.tell_silent(inside.store, emit, up_ms)
+    registry.tell_silent(inside.store, emit, up_ms)
     assert told == [("device.silent", "wall")]
     heard("p7", 8 * 24 * HOUR_MS)
-    registry.tell_silent(inside.store, emit)
+    registry.tell_silent(inside.store, emit, up_ms)
     assert told[1:] == [("device.silent", "p7")]
     told.clear()
     heard("wall", 0)
     with inside.store.write() as connection:  # told an hour and more ago, heard of since, and silent again
         connection.execute(sa.update(devices).values(silent_ms=now_ms() - 3 * HOUR_MS))
     heard("wall", 2 * HOUR_MS)
-    registry.tell_silent(inside.store, emit)
+    registry.tell_silent(inside.store, emit, up_ms)
     assert told == [("device.silent", "wall")]
 
 

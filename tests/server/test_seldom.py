@@ -1,7 +1,10 @@
 """What seldom happens: broken files, revoked devices, a full database, a server that was set back to a backup."""
 
+import errno
+import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,9 +94,50 @@ class Worker(Pipeline):
         self._store, self._transcriber = store, transcriber
         self._begun, self._state, self._postgresql = set(), threading.Lock(), False
         self.enqueued: list[tuple[str, int]] = []
+        self._serving_since_ms = None
+        self.silent: list[int | None] = []
+
+    def _tell_silent(self) -> None:
+        super()._tell_silent()  # a worker, which does not know, does not tell; nor has it the means to
+        self.silent.append(self._serving_since_ms)
 
     def enqueue_note(self, _connection: Any, note_id: str, attempt: int = 0, delay_s: float = 0) -> None:
         self.enqueued.append((note_id, attempt))
+
+
+def test_what_cannot_be_done_keeps_nothing_else_from_being_done(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, day_s, worker = inside.store.settings.cache, 86_400, Worker(inside.store, None)
+    left, vanishing, old = cache / "backup-x1", cache / "gone.wav", cache / "old.wav"
+    left.mkdir()
+    for path in (left / "offbeat.sqlite", vanishing, old):
+        path.write_bytes(b"-")
+    for path in (left, vanishing, old):
+        os.utime(path, (time.time() - 2 * day_s,) * 2)
+    real = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".sound" and self.stem == stays:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(self, missing_ok)
+        if self.name == "gone.wav":
+            raise FileNotFoundError(errno.ENOENT, "as if another one had been quicker")
+
+    stays, goes = (f"up_{letter * 32}" for letter in "ab")
+    for note_id in (stays, goes):
+        inside.store.note_path(note_id).write_bytes(b"-")
+        values = {"id": note_id, "length_bytes": 1, "sha256": "0", "state": "deleted", "created_ms": 1, "deleted_ms": 2}
+        with inside.store.write() as connection:
+            connection.execute(sa.insert(notes).values(values))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink)
+        worker._do_chores()  # without the engine the first of them fail, too
+    assert not left.exists() and not old.exists()
+    assert inside.store.note_path(stays).exists() and not inside.store.note_path(goes).exists()
+    assert worker.silent == [None]
+    worker._do_chores()
+    assert not inside.store.note_path(stays).exists()
 
 
 class Interrupted:
