@@ -306,6 +306,13 @@ def connect(settings: Settings) -> sa.Engine:
     return engine
 
 
+def alembic_config() -> Config:
+    """Of the migrations; its `attributes["connection"]` is what they run on."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
 def copy_database(database: Path, copy: Path) -> None:
     """Copies a SQLite database that may be in use, consistently; the copy is synced and readable to its owner only.
 
@@ -319,19 +326,47 @@ def copy_database(database: Path, copy: Path) -> None:
     sync_folder(copy.parent)
 
 
-def keep_before_migration(settings: Settings, revision: str) -> None:
+def keep_before_migration(
+    settings: Settings, revision: str, config: Config, postgresql: sa.Connection | None = None
+) -> None:
     """Copies the database as it is to `backups/` before it is changed. Raises OSError and sqlalchemy's errors."""
     folder = settings.data / "backups"
     folder.mkdir(mode=0o700, exist_ok=True)
     copy = folder / f"before-migration-of-{revision}-{now_ms()}.sqlite"
     try:
-        copy_database(settings.database, copy)
+        if postgresql is None:
+            copy_database(settings.database, copy)
+        else:
+            _copy_postgresql(postgresql, revision, config, copy)
     except sqlite3.Error as error:
         raise OSError(errno.EIO, f"{copy} cannot be written: {error}") from error
     for old in sorted(folder.glob("before-migration-of-*.sqlite"), key=lambda path: path.stat().st_mtime)[
         :-KEPT_BEFORE_MIGRATION
     ]:
         old.unlink()
+
+
+def _copy_postgresql(source: sa.Connection, revision: str, config: Config, copy: Path) -> None:
+    """A SQLite database of the same revision with the same rows, as the version of Offbeat before this one knows it."""
+    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    engine = sa.create_engine(f"sqlite:///{copy}", hide_parameters=True)
+    try:
+        with engine.begin() as target:
+            config.attributes["connection"] = target
+            command.upgrade(config, revision)
+            names = set(sa.inspect(source).get_table_names()) - {"alembic_version"}
+            tables = sa.MetaData()
+            tables.reflect(target, only=sorted(names))
+            for name in sorted(names):
+                rows = source.execute(sa.text(f'SELECT * FROM "{name}"'), execution_options={"yield_per": 500})
+                for row in rows.mappings():
+                    # SQL's null: a JSON column would turn None into a null of JSON.
+                    values = {key: sa.null() if value is None else value for key, value in row.items()}
+                    target.execute(sa.insert(tables.tables[name]).values(values))
+    finally:
+        engine.dispose()
+    sync_file(copy)
+    sync_folder(copy.parent)
 
 
 class Store:
@@ -365,10 +400,8 @@ class Store:
             raise StoreError(str(error)) from error
         self.engine = connect(settings)
         shown = settings.database if on_sqlite else f"OFFBEAT_DATABASE_URL ({self.engine.url.render_as_string()})"
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         try:
-            self._migrate(config)
+            self._migrate(alembic_config())
         except CommandError as error:
             raise StoreError(f"{shown} was made by a newer version of Offbeat: {error}") from error
         except (sa.exc.SQLAlchemyError, OSError) as error:
@@ -378,7 +411,10 @@ class Store:
         """To the newest revision, in one transaction."""
         if self.engine.dialect.name == "postgresql":
             with self.write() as connection:
-                self.is_new = MigrationContext.configure(connection).get_current_revision() is None
+                before = MigrationContext.configure(connection).get_current_revision()
+                self.is_new = before is None
+                if before not in (None, ScriptDirectory.from_config(config).get_current_head()):
+                    keep_before_migration(self.settings, str(before), config, connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             return
@@ -386,7 +422,7 @@ class Store:
             before = MigrationContext.configure(connection).get_current_revision()
             connection.rollback()
             if before not in (None, ScriptDirectory.from_config(config).get_current_head()):
-                keep_before_migration(self.settings, str(before))
+                keep_before_migration(self.settings, str(before), config)
             # As SQLite wants it of who builds a table anew; the setting is without effect within a transaction.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
             connection.rollback()
