@@ -160,7 +160,7 @@ class CheckIn(BaseModel):
     uncertainty_ms: Annotated[int, Field(ge=0, le=2**31)] | None = None
     late_ticks: Annotated[int, Field(ge=0, le=2**31)] | None = None
     errors: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=5)] = []
-    revision: Annotated[int, Field(ge=0, le=2**31)] = 0
+    revision: Annotated[int, Field(ge=0, le=2**30)] = 0  # the server counts on from there
     settings: Annotated[dict[Key, Any], Field(max_length=32)] = {}
     changed: Annotated[dict[Key, Count | None], Field(max_length=32)] = {}
     refused: Annotated[dict[Key, Annotated[str, StringConstraints(max_length=200)]], Field(max_length=32)] = {}

@@ -1,7 +1,9 @@
 """What is desired of the devices and what they report: docs/protocol.md, "Settings: the twin"."""
 
 import asyncio
+import functools
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,8 @@ from offbeat.store import Store, desired, devices, now_ms
 from offbeat.zones import posix_tz
 
 ORDERS = ("hands", "steps")
+# The files of the zones are not read anew for each check-in.
+RULE_KEPT_NS = 300 * 10**9
 
 
 class Unknown(Exception):
@@ -79,15 +83,22 @@ class Twins:
         """Keeps what a device reports. What was changed at the device, and not here after that, is desired from now
         on."""
         now = now_ms()
-        values = {"report": report.model_dump(exclude_unset=True), "reported_ms": now, "contact_ms": now}
+        values: dict[str, Any] = {
+            "report": report.model_dump(exclude_unset=True),
+            "reported_ms": now,
+            "contact_ms": now,
+        }
         if report.errors:
             values |= {"errors": report.errors, "errors_ms": now}
+        with self._store.read() as connection:
+            zone = connection.scalar(sa.select(devices.c.zone).where(devices.c.id == device_id))
+        rule = None if zone is None else _rule(zone, time.monotonic_ns() // RULE_KEPT_NS)
         with self._store.write() as connection:
             device = connection.execute(sa.select(devices).where(devices.c.id == device_id)).one()
+            revision = _caught_up(connection, device, report.revision)
             done = (desired.c.device_id == device_id) & (desired.c.revision <= report.revision)
             # A device that has lost its memory reports revision 0, and must not be given old orders then.
             connection.execute(sa.delete(desired).where(done, desired.c.setting.in_(ORDERS)))
-            revision = int(device.revision)
             known = SETTINGS[device.app].model_fields
             for key, age_ms in report.changed.items():
                 if key not in known or key in ORDERS or key not in report.settings:
@@ -97,9 +108,11 @@ class Twins:
                     log.get().warning("a device's own change is impossible", device=device_id, setting=key)
                 elif not _newer_here(connection, device_id, key, age_ms, report.revision, now):
                     revision = _put(connection, device_id, key, value, revision, now - (age_ms or 0))
-            rule = None if device.zone is None else _rule(device.zone)
-            if rule is not None and rule != _desired(connection, device_id, "timezone"):
-                log.get().info("the rule of a zone has changed", device=device_id, zone=device.zone, rule=rule)
+                    if key == "timezone" and value != rule:
+                        values["zone"] = rule = None  # the name stands for another one
+            is_known = rule is not None and zone == device.zone
+            if is_known and rule != _desired(connection, device_id, "timezone"):
+                log.get().info("the rule of a zone has changed", device=device_id, zone=zone, rule=rule)
                 _put(connection, device_id, "timezone", rule, revision, now)
             connection.execute(sa.update(devices).where(devices.c.id == device_id).values(values))
             if report.battery_low and not (device.report or {}).get("battery_low"):
@@ -154,8 +167,25 @@ def _put(connection: sa.Connection, device_id: str, key: str, value: Any, revisi
     return revision
 
 
-def _rule(zone: str) -> str | None:
-    """What a zone's name stands for now; None where this machine no longer knows: then the last rule stays."""
+def _caught_up(connection: sa.Connection, device: sa.Row[Any], reported: int) -> int:
+    """The device's revision here, raised to the one that it reports where that is higher.
+
+    Then this server was set back to a backup. What is desired gets revisions above the one reported: else the device
+    would never be sent it, and orders would pass for done."""
+    if reported <= device.revision:
+        return int(device.revision)
+    log.get().warning("this server is behind its device", device=device.id, revision=device.revision, reported=reported)
+    of_it = desired.c.device_id == device.id
+    for setting in list(connection.scalars(sa.select(desired.c.setting).where(of_it).order_by(desired.c.revision))):
+        reported += 1
+        connection.execute(sa.update(desired).where(of_it, desired.c.setting == setting).values(revision=reported))
+    connection.execute(sa.update(devices).where(devices.c.id == device.id).values(revision=reported))
+    return reported
+
+
+@functools.lru_cache(maxsize=64)
+def _rule(zone: str, _period: int) -> str | None:
+    """What a zone's name stands for in this period; None where this machine no longer knows: the last rule stays."""
     try:
         rule = posix_tz(zone)
     except ValueError:

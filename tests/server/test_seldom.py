@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from inside_app import InsideApp
-from offbeat import certificate, destinations, doctor, metrics, registry, store, updates
+from offbeat import certificate, destinations, doctor, metrics, registry, store, twin, updates
 from offbeat import devices as device_port
 from offbeat.deliveries import Deliveries
 from offbeat.notebook import Notebook
@@ -85,6 +85,52 @@ def test_a_broken_next_certificate_keeps_no_device_from_its_time(inside: Inside)
         registry.revoke(inside.store, device_id)
     assert answer.status_code == 200 and abs(answer.json()["time_ms"] - now_ms()) < 60_000
     assert "next_certificate" not in answer.json()
+
+
+def check_in(client: TestClient, **more: Any) -> dict[str, Any]:
+    answer = client.post("/api/device/check-in", json={**REPORT, **more})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_zone_that_was_changed_at_the_device_stays_changed(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin, "RULE_KEPT_NS", 2**62)
+    device_id, client = inside.device("traveller")
+    inside.twins.desire(device_id, {"timezone": "Europe/Athens"})
+    athens = {"timezone": "EET-2EEST,M3.5.0/3,M10.5.0/4"}
+    assert check_in(client)["settings"] == athens
+    told = check_in(client, revision=1, settings=athens, changed={"timezone": 0})
+    assert told["settings"] == athens and zone_of(inside, device_id) == "Europe/Athens"
+    own = {"timezone": "CET-1"}
+    told = check_in(client, revision=told["revision"], settings=own, changed={"timezone": 0})
+    assert told["settings"] == own and zone_of(inside, device_id) is None
+    assert "settings" not in check_in(client, revision=told["revision"], settings=own)
+
+    inside.twins.desire(device_id, {"timezone": "Europe/Athens"})
+    check_in(client)
+    monkeypatch.setattr(twin, "posix_tz", None)  # it is not read at each check-in
+    check_in(client)
+
+
+def zone_of(inside: Inside, device_id: str) -> str | None:
+    with inside.store.read() as connection:
+        return connection.scalar(sa.select(store.devices.c.zone).where(store.devices.c.id == device_id))
+
+
+def test_a_server_that_was_set_back_to_a_backup_catches_up(inside: Inside) -> None:
+    device_id, client = inside.device("ahead")
+    inside.twins.desire(device_id, {"mode": "rush", "hold": None})
+    inside.twins.desire(device_id, {"hands": "03:00:00"})
+    told = check_in(client, revision=7)  # as the server that it talked to before had counted
+    assert told["settings"] == {"mode": "rush", "hold": None, "hands": "03:00:00"} and told["revision"] == 10
+    assert "settings" not in check_in(client, revision=10)
+    assert check_in(client, revision=0)["settings"] == {"mode": "rush", "hold": None}, "the order is done"
+    assert inside.twins.desire(device_id, {"mode": "morse"}) == 11
+    assert check_in(client, revision=10)["settings"] == {"mode": "morse"}
+    highest = 2**30
+    assert check_in(client, revision=highest)["revision"] == highest + 2
+    assert client.post("/api/device/check-in", json={**REPORT, "revision": highest + 1}).status_code == 400
 
 
 class Worker(Pipeline):
