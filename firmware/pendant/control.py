@@ -118,8 +118,8 @@ class Pendant:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("%s is not an integer" % key)
         if key == "gain_db":
-            if value % 6:
-                raise ValueError("gain_db goes in steps of 6")
+            if value % 6 or not -24 <= value <= 24:
+                raise ValueError("gain_db is from -24 to 24, in steps of 6")
             self._microphone.set_gain(GAIN_BITS + value // 6)
             if self.state not in states.RECORDING:
                 self._microphone.stop()
@@ -536,5 +536,8 @@ async def forever(name, work):
             await work()
             return
         except Exception as e:
-            log.error(name, e)
+            try:
+                log.error(name, e)
+            except MemoryError:
+                print("error: no memory is left even to say what failed")
         await asyncio.sleep(1)

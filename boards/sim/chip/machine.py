@@ -242,19 +242,23 @@ class Timer:
 class WDT:
     """The task watchdog: cannot be stopped, resets the chip."""
 
-    _event = None
+    _until_us = 0  # when it bites, unless it is fed before
 
     def __init__(self, id=0, timeout=5000):
         self._timeout_us = timeout * 1000
         self.feed()
+        clock.at(WDT._until_us, self._look)
 
     def feed(self):
-        if WDT._event:
-            WDT._event[2] = None
-        WDT._event = clock.at(clock.now() + self._timeout_us, self._bite)
+        # One event goes along behind: a new one at each feed, and the old ones called off, would leave 300 scraps
+        # all over the heap, and no long piece of it free.
+        WDT._until_us = clock.now() + self._timeout_us
 
-    def _bite(self):
-        clock.control.leave("reset", cause=WDT_RESET)
+    def _look(self):
+        if clock.now_us < WDT._until_us:
+            clock.at(WDT._until_us, self._look)
+        else:
+            clock.control.leave("reset", cause=WDT_RESET)
 
 
 class ADC:

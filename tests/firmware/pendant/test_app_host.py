@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from device import config
+from pendant import adpcm
 
 PERIOD = 1 << 30
 DAY_MS = 86_400_000
@@ -40,8 +42,7 @@ class Microphone:
         self.calls: list[str] = []
 
     def set_gain(self, gain_bits: int) -> None:
-        if not 0 <= gain_bits <= 4:
-            raise ValueError("cannot")
+        adpcm.new_state(gain_bits)
         self.gain_bits = gain_bits
 
     def stop(self) -> None:
@@ -87,16 +88,32 @@ def test_a_check_in_after_days_without_the_server(control: Any, monkeypatch: pyt
         assert twin.check_ins == (2 if days_away == 0 else 3), days_away
 
 
+def test_a_task_goes_on_when_no_memory_is_left_to_say_why(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    async def work() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise MemoryError
+
+    def error(what: str, problem: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(control.log, "error", error)
+    asyncio.run(control.forever("storing", work))
+    assert len(tries) == 2
+
+
 def test_settings_are_taken_or_refused_with_a_reason(control: Any) -> None:
     microphone = Microphone()
     pendant = made(control, None, microphone)
     assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300}
     for key, value in (
-        *(("gain_db", value) for value in (7, 18, -18, "6", None, True, 6.0)),
+        *(("gain_db", value) for value in (7, 30, -30, "6", None, True, 6.0)),
         *(("sleep_after_s", value) for value in (-1, 3601, "60", False)),
         ("gain", 6),
     ):
-        with pytest.raises(ValueError, match=r"gain|sleep|cannot|setting"):
+        with pytest.raises(ValueError, match=r"gain|sleep|setting"):
             pendant.apply(key, value)
     assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300} and not microphone.calls
     pendant.apply("sleep_after_s", 0)
@@ -104,5 +121,7 @@ def test_settings_are_taken_or_refused_with_a_reason(control: Any) -> None:
     pendant.apply("gain_db", -12)
     assert pendant.settings() == {"gain_db": -12, "sleep_after_s": 0} and microphone.calls == ["stop", "start"]
     pendant.state = "recording"  # then from the next start on
-    pendant.apply("gain_db", 12)
-    assert pendant.settings()["gain_db"] == 12 and microphone.calls == ["stop", "start"]
+    for gain_db in range(-24, 25, 6):
+        pendant.apply("gain_db", gain_db)
+        assert pendant.settings()["gain_db"] == config.check_some({"gain_db": gain_db})["gain_db"]
+    assert microphone.calls == ["stop", "start"]
