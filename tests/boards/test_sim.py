@@ -294,6 +294,7 @@ def test_feeding_the_watchdog_leaves_the_heap_in_one_piece(snippet: Any) -> None
         import gc, machine, time
         gc.threshold(-1)
         watchdog = machine.WDT(timeout=30_000)
+        timer = machine.Timer(0, period=50, callback=lambda timer: None)  # always has the next event
         time.sleep(1)
         gc.collect()
         free_bytes = gc.mem_free()
