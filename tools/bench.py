@@ -23,6 +23,7 @@ import host_programs
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK_SAMPLES = 505
 BLOCKS = 24
+PRESSES = 100  # in each state
 SPEECH = ROOT / "tests/speech/remind-me-to-call-mum-tomorrow.wav"
 
 # What MicroPython runs: reads the blocks in any case, and works on them or not.
@@ -88,7 +89,14 @@ def codec() -> list[str]:
     ]
 
 
-FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec}
+def press() -> list[str]:
+    """From the press to the first sample kept, by state of the pendant. Imported here, for it takes a while."""
+    import pendant_latency
+
+    return pendant_latency.table(pendant_latency.measure(PRESSES, 1))
+
+
+FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec, "press": press}
 
 
 def main(names: list[str]) -> int:

@@ -509,7 +509,7 @@ class Pendant:
         advance(self.rtc, not_before(following or pinned))
         self.wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF), "/network")
         server, token = settings["server"], settings["token"]
-        self.link = Link(server["host"], server["port"], pinned, token)
+        self.link = Link(server["host"], server["port"], pinned, token, ready=self._microphone.brace)
         self.link.next_der, self.link.changed = following, twin.change
         me = twin.identity("pendant", board["name"], machine)
 
