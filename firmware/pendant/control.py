@@ -358,6 +358,8 @@ class Pendant:
                 await asyncio.sleep_ms(0)  # the button may want the board
             if not await self.wifi.connect(WIFI_S):
                 raise OSError("no network: none of those in config.json could be joined")
+            if self.update.in_trial():
+                await self._check_in()  # its ten minutes do not wait for the notes, of which there may be many
             delivered, refused = await self.upload.send_all()
             if refused:
                 self._light.pattern("trouble")
@@ -395,7 +397,11 @@ class Pendant:
             answer = await self.twin.check_in()  # what has become of it: the next regular one may be hours away
         self._checked_in = now_ms
         self._try_again()
-        if "update" in answer and await self.update.take(str(answer["update"].get("version"))):
+        if "update" not in answer:
+            return
+        if self._power.low:
+            log.info("an update waits for the battery to be charged")
+        elif await self.update.take(str(answer["update"].get("version"))):
             if not self._takes and self.state == "sending":
                 self._power.restart()
             self._checked_in = None  # then after the next talk
