@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pendant_latency
 import pytest
 from pendant_latency import LIMITS_MS, MOST_OFF_MS, Press, measure, off_ms, percentile_ms, table
@@ -26,9 +27,11 @@ def test_the_percentile() -> None:
 
 
 def test_gaps_are_found() -> None:
-    chance = pendant_latency.np.random.default_rng(1)
+    chance = np.random.default_rng(1)
     spoken = chance.integers(-9000, 9000, 40_000).astype(float)
-    heard = pendant_latency.np.concatenate([spoken[5000:9050], spoken[9500:16_000]])
+    heard = np.concatenate([spoken[5000:9050], spoken[9500:16_000]])
     found = pendant_latency._places(heard, spoken)
     assert found[0] == (0, 5000) and found[-1] == (104, 15_850)
     assert [number for number in range(105) if number not in dict(found)] == [40]
+    by_chance = np.concatenate([spoken[9000:9100], np.zeros(300), heard])
+    assert pendant_latency._places(by_chance, spoken) == [(number + 4, place) for number, place in found]
