@@ -390,6 +390,7 @@ class I2S:
                 if at is not None and at < 0:
                     count = min(count, -at)
                 pattern = I2S.DC_WORD.to_bytes(4, "little")
+            count = min(count, 500)  # a piece at a time, for the heap may be small
             view[done * 4 : (done + count) * 4] = pattern * count
             done += count
 

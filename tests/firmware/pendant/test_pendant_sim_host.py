@@ -219,6 +219,21 @@ def test_the_limit_of_memory_ends_a_recording_and_keeps_it(pendant: Any, server:
     board.run_until(lambda: len(server.complete) == 2, timeout_s=60)
 
 
+@pytest.mark.parametrize(("bits", "heap_kb"), [(32, 320), (64, 1024)])
+def test_full_rings_and_talks_leave_memory_enough(
+    pendant: Any, server: Any, sound: Any, bits: int, heap_kb: int
+) -> None:
+    """A recording that fills the ring, short ones, the idle minutes between, and the talk after each."""
+    board = started(pendant(bits=bits, heap_kb=heap_kb, board=with_pins(usb=USB)))
+    board.touch(USB, 1)
+    for count, seconds in enumerate((80.0, 1.0, 2.0, 80.0), 1):
+        say(board, sound(2.0)[0], seconds)
+        board.run_until(lambda: len(server.complete) == count, timeout_s=60)  # noqa: B023
+        board.run(60)
+    assert "rror" not in board.console
+    assert server.complete == set(stored_ids(board)) and server.refused == []
+
+
 def test_sequences_of_recordings_share_a_small_ring(pendant: Any, server: Any, sound: Any) -> None:
     """More sound in all than the ring holds, with presses during storing and sending."""
     path, spoken = sound(4.0)
