@@ -118,8 +118,9 @@ class Microphone:
 
     async def brace(self):
         """Before a call that may hold the interpreter for longer than the driver's buffer lasts (0.51 s), and for a
-        second at most: when this returns, after 0.1 s at most, the driver is filling a buffer of 0.5 s. It does that
-        by itself; after it come its own, and until it is full no block does.
+        second at most: when this returns, after 0.1 s at most, the driver is filling a buffer of 0.5 s, before its own.
+        Until that is full no block comes. On the chip a task of the driver's fills it whatever the interpreter does
+        (its source says so; not tried).
         """
         self._bracing = self._i2s is not None
         for _ in range(20):
