@@ -123,11 +123,13 @@ class Microphone:
         (its source says so; not tried).
         """
         self._bracing = self._i2s is not None
-        for _ in range(20):
-            if not self._bracing:
-                return
-            await asyncio.sleep(0.005)
-        self._bracing = False  # nothing comes from it
+        try:
+            for _ in range(20):
+                if not self._bracing:
+                    return
+                await asyncio.sleep(0.005)
+        finally:  # a press, or nothing comes from it
+            self._bracing = False
 
     @property
     def gain_bits(self) -> int:
@@ -207,7 +209,7 @@ class Microphone:
         for _ in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
             self.look()
             start = self._asked if self._start is None else self._start
-            lost_ms = self._lost_ms(start)
+            lost_ms = self._lost_ms()
             # What was lost is in no block: counting it, too, would take what comes after `at` from the next recording.
             blocks = (diff(at, start) - lost_ms) * adpcm.SAMPLE_RATE_HZ // (adpcm.BLOCK_SAMPLES * 1000) + 1
             blocks = max(_WINDOW, min(blocks, self._limit - self._first))
@@ -234,11 +236,11 @@ class Microphone:
         """The blocks before this number are needed no more; None: all but those of the present recording."""
         self._kept = self._first if before is None else before
 
-    def _lost_ms(self, start):
+    def _lost_ms(self):
         """How much of the present recording is missing: so much later the last blocks came than they would have."""
-        if self.total <= self._first:
+        if self._start is None or self.total <= self._first:
             return 0
-        late_ms = diff(self._began(self._first, max(self._first, self.total - _WINDOW)), start)
+        late_ms = diff(self._began(self._first, max(self._first, self.total - _WINDOW)), self._start)
         return late_ms if late_ms >= _LEAST_LOSS_MS else 0
 
     def _began(self, first, since):

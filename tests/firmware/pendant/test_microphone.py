@@ -258,6 +258,23 @@ def test_bracing_a_dead_microphone_ends():
     asyncio.run(asyncio.wait_for(bench.microphone.brace(), 0.05))
 
 
+def test_bracing_that_a_press_ends_is_forgotten():
+    bench = Bench().ready()
+
+    async def press():
+        bracing = asyncio.create_task(bench.microphone.brace())
+        await asyncio.sleep(0.01)
+        bracing.cancel()
+        try:
+            await bracing
+        except asyncio.CancelledError:
+            pass
+        bench.feed(1)
+
+    asyncio.run(press())
+    assert len(bench.opened[-1].buffer) == adpcm.FRAMES_BYTES
+
+
 def test_the_limit():
     bench = Bench().ready()
     bench.microphone.begin(bench.clock, 50)
