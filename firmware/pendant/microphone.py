@@ -205,15 +205,15 @@ class Microphone:
         """End the recording with the block of the moment `at` (ticks_ms). Returns a Take, None if nothing was heard."""
         if self._first < 0:
             return None
-        settled = min(self.total + _WINDOW + 1, self._limit)  # lateness can be told from loss by then
-        for _ in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
+        settled = min(self.total + _WINDOW + 1, self._limit)  # lateness can be told from loss by then, 0.2 s at most
+        for turn in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
             self.look()
             start = self._asked if self._start is None else self._start
             lost_ms = self._lost_ms()
             # What was lost is in no block: counting it, too, would take what comes after `at` from the next recording.
             blocks = (diff(at, start) - lost_ms) * adpcm.SAMPLE_RATE_HZ // (adpcm.BLOCK_SAMPLES * 1000) + 1
             blocks = max(_WINDOW, min(blocks, self._limit - self._first))
-            if self.total >= self._first + blocks and (lost_ms == 0 or self.total >= settled):
+            if self.total >= self._first + blocks and (lost_ms == 0 or self.total >= settled or turn >= 10):
                 break
             await asyncio.sleep(0.02)
         first, self._first = self._first, -1
