@@ -23,6 +23,7 @@ import host_programs
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK_SAMPLES = 505
 BLOCKS = 24
+PRESSES = 100  # in each state
 SPEECH = ROOT / "tests/speech/remind-me-to-call-mum-tomorrow.wav"
 
 # What MicroPython runs: reads the blocks in any case, and works on them or not.
@@ -88,13 +89,20 @@ def codec() -> list[str]:
     ]
 
 
+def press() -> list[str]:
+    """From the press to the first sample kept, by state of the pendant. Imported here, for it takes a while."""
+    import pendant_latency
+
+    return pendant_latency.table(pendant_latency.measure(PRESSES, 1))
+
+
 def server() -> list[str]:
     import bench_server
 
     return bench_server.server()
 
 
-FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec, "server": server}
+FIGURES: dict[str, Callable[[], list[str]]] = {"codec": codec, "press": press, "server": server}
 
 
 def main(names: list[str]) -> int:

@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset" and not length:
             return self._raw(b"")
         status, answered, content = model.answer(
-            self.command, self.path, headers, body, time.time_ns() // 1_000_000, whole=fault != "reset"
+            self.command, self.path, headers, body, time.time_ns() // 1_000_000, whole=len(body) == length
         )
         if fault in ("reset", "lost answer"):
             return self._raw(b"")

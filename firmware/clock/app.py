@@ -392,7 +392,10 @@ async def _check_in(clock, wifi, link) -> None:
     while True:
         await _online(wifi)
         if not link.connected:
-            await clock.quiet(HANDSHAKE_MS)
+            if clock.twin.update.in_trial():
+                await _ready(clock)  # its ten minutes do not wait for the hands, which may catch up for longer
+            else:
+                await clock.quiet(HANDSHAKE_MS)
             if clock.talking.locked():
                 await asyncio.sleep_ms(NAP_MS)
                 continue

@@ -9,7 +9,7 @@ import sys
 from time import ticks_ms
 
 from pendant import adpcm
-from pendant.microphone import GAIN_BITS, LEAST_BLOCKS, LONGEST_S, Microphone
+from pendant.microphone import BRACE_BLOCKS, GAIN_BITS, LEAST_BLOCKS, LONGEST_S, Microphone
 
 WATCHDOG_MS = 30_000  # longer than the longest blocking call, a name look-up that fails
 # Left for everything else: on the chip 160 kB, of which the program takes 65 kB (measured on the 32-bit build), and,
@@ -21,7 +21,8 @@ def ring_memory():
     """The ring of the microphone: room for the longest recording, or what there is."""
     gc.collect()
     blocks = LONGEST_S * adpcm.SAMPLE_RATE_HZ // adpcm.BLOCK_SAMPLES + 2
-    blocks = min(blocks, (gc.mem_free() - _RESERVE_BYTES) // adpcm.BLOCK_BYTES)
+    left_bytes = gc.mem_free() - _RESERVE_BYTES - BRACE_BLOCKS * adpcm.FRAMES_BYTES
+    blocks = min(blocks, left_bytes // adpcm.BLOCK_BYTES)
     while blocks >= LEAST_BLOCKS:
         try:
             return bytearray(blocks * adpcm.BLOCK_BYTES)

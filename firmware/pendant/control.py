@@ -118,8 +118,8 @@ class Pendant:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("%s is not an integer" % key)
         if key == "gain_db":
-            if value % 6:
-                raise ValueError("gain_db goes in steps of 6")
+            if value % 6 or not -24 <= value <= 24:
+                raise ValueError("gain_db is from -24 to 24, in steps of 6")
             self._microphone.set_gain(GAIN_BITS + value // 6)
             if self.state not in states.RECORDING:
                 self._microphone.stop()
@@ -358,6 +358,8 @@ class Pendant:
                 await asyncio.sleep_ms(0)  # the button may want the board
             if not await self.wifi.connect(WIFI_S):
                 raise OSError("no network: none of those in config.json could be joined")
+            if self.update.in_trial():
+                await self._check_in()  # its ten minutes do not wait for the notes, of which there may be many
             delivered, refused = await self.upload.send_all()
             if refused:
                 self._light.pattern("trouble")
@@ -395,7 +397,11 @@ class Pendant:
             answer = await self.twin.check_in()  # what has become of it: the next regular one may be hours away
         self._checked_in = now_ms
         self._try_again()
-        if "update" in answer and await self.update.take(str(answer["update"].get("version"))):
+        if "update" not in answer:
+            return
+        if self._power.low:
+            log.info("an update waits for the battery to be charged")
+        elif await self.update.take(str(answer["update"].get("version"))):
             if not self._takes and self.state == "sending":
                 self._power.restart()
             self._checked_in = None  # then after the next talk
@@ -509,7 +515,7 @@ class Pendant:
         advance(self.rtc, not_before(following or pinned))
         self.wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF), "/network")
         server, token = settings["server"], settings["token"]
-        self.link = Link(server["host"], server["port"], pinned, token)
+        self.link = Link(server["host"], server["port"], pinned, token, ready=self._microphone.brace)
         self.link.next_der, self.link.changed = following, twin.change
         me = twin.identity("pendant", board["name"], machine)
 
@@ -536,5 +542,8 @@ async def forever(name, work):
             await work()
             return
         except Exception as e:
-            log.error(name, e)
+            try:
+                log.error(name, e)
+            except MemoryError:
+                print("error: no memory is left even to say what failed")
         await asyncio.sleep(1)

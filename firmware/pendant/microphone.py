@@ -2,8 +2,9 @@
 
 The I2S handler encodes each block of 505 samples straight into the ring. It runs as a soft interrupt, between two
 bytecodes of whatever else runs, allocates nothing, and is late only behind a blocking call. Behind it the driver's own
-buffer holds 0.51 s; of what comes beyond that the driver drops the oldest without a word, so the samples of a recording
-are counted against the time that it took, and the difference is reported.
+buffer holds 0.51 s, and before a call that is longer, `brace` hands it room for as much again. Of what comes beyond
+that the driver drops the oldest without a word, so the samples of a recording are counted against the time that it
+took, and the difference is reported.
 
 A recording is a range of the ring. Until `free` gives them up its blocks are not overwritten: when nothing but such
 blocks is left, new ones are dropped.
@@ -23,6 +24,7 @@ LONGEST_S = 600  # of one recording
 LEAST_BLOCKS = 64  # 2 s: less memory than that is no pendant
 PRE_ROLL_BLOCKS = 4  # 126 ms, kept from before the press: its handler may wait for a flash erase or a collection
 _BLOCKED_MS = 100  # without a block for so long, a blocking call held the interpreter, and the button's handler too
+BRACE_BLOCKS = 16  # 0.5 s
 _AT_ONCE_MS = 15  # handlers that a blocking call held up run within this time of each other
 # The INMP441 takes 2^18 of its clock cycles to start up, whether its power was off or its clock: 4096 frames. 64 more,
 # for the filter and the beginning of a frame, make 8 blocks and this many frames: 260 ms.
@@ -41,7 +43,8 @@ def _ms(blocks):
 
 class Take:
     """A finished recording: `blocks` blocks of the ring from number `first` on, which began at `start` (ticks_ms) and
-    lacks `lost` samples. `stamp`: what is known of that time (pendant.times), filled in by the application.
+    lacks `lost` samples: to 24 ms, which is as much as blocks may be late, or to 80 ms (simulated) where it began while
+    the flash was being written. `stamp`: what is known of that time (pendant.times), filled in by the application.
     """
 
     def __init__(self, first: int, blocks: int, start: int, lost: int):
@@ -65,9 +68,16 @@ class Microphone:
         self._view = memoryview(memory)
         self._capacity = len(memory) // adpcm.BLOCK_BYTES
         self._memory = memory
-        self._words = (bytearray(adpcm.FRAMES_BYTES), bytearray(adpcm.FRAMES_BYTES))
-        self._short = memoryview(self._words[0])[: _SETTLING_FRAMES * 4]
+        # Which the driver fills: two in turn, and the long one of `brace`. And the same in pieces of a block.
+        sizes = (adpcm.FRAMES_BYTES, adpcm.FRAMES_BYTES, adpcm.FRAMES_BYTES * BRACE_BLOCKS)
+        self._words = tuple(memoryview(bytearray(size_bytes)) for size_bytes in sizes)
+        self._pieces = tuple(
+            tuple(words[at : at + adpcm.FRAMES_BYTES] for at in range(0, len(words), adpcm.FRAMES_BYTES))
+            for words in self._words
+        )
+        self._short = self._words[0][: _SETTLING_FRAMES * 4]
         self._filling = 0
+        self._bracing = False
         self._samples = array("h", (0 for _ in range(adpcm.BLOCK_SAMPLES)))
         self._gain_bits = GAIN_BITS
         self._state = adpcm.new_state(GAIN_BITS)
@@ -87,6 +97,7 @@ class Microphone:
         self._state = adpcm.new_state(self._gain_bits)
         self._settling = _SETTLING_BLOCKS + 1
         self._filling = 0
+        self._bracing = False
         self._fresh = self.total
         self._alive = self._ticks_ms()
         if i2s is None:
@@ -104,6 +115,21 @@ class Microphone:
             self._i2s = None
         if self._power is not None:
             self._power.value(0)
+
+    async def brace(self):
+        """Before a call that may hold the interpreter for longer than the driver's buffer lasts (0.51 s), and for a
+        second at most: when this returns, after 0.1 s at most, the driver is filling a buffer of 0.5 s, before its own.
+        Until that is full no block comes. On the chip a task of the driver's fills it whatever the interpreter does
+        (its source says so; not tried).
+        """
+        self._bracing = self._i2s is not None
+        try:
+            for _ in range(20):
+                if not self._bracing:
+                    return
+                await asyncio.sleep(0.005)
+        finally:  # a press, or nothing comes from it
+            self._bracing = False
 
     @property
     def gain_bits(self) -> int:
@@ -179,12 +205,15 @@ class Microphone:
         """End the recording with the block of the moment `at` (ticks_ms). Returns a Take, None if nothing was heard."""
         if self._first < 0:
             return None
-        for _ in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
+        settled = min(self.total + _WINDOW + 1, self._limit)  # lateness can be told from loss by then, 0.2 s at most
+        for turn in range(100):  # 2 s at most, then the microphone has failed and what is there is all there is
             self.look()
             start = self._asked if self._start is None else self._start
-            blocks = diff(at, start) * adpcm.SAMPLE_RATE_HZ // (adpcm.BLOCK_SAMPLES * 1000) + 1
+            lost_ms = self._lost_ms()
+            # What was lost is in no block: counting it, too, would take what comes after `at` from the next recording.
+            blocks = (diff(at, start) - lost_ms) * adpcm.SAMPLE_RATE_HZ // (adpcm.BLOCK_SAMPLES * 1000) + 1
             blocks = max(_WINDOW, min(blocks, self._limit - self._first))
-            if self.total >= self._first + blocks:
+            if self.total >= self._first + blocks and (lost_ms == 0 or self.total >= settled or turn >= 10):
                 break
             await asyncio.sleep(0.02)
         first, self._first = self._first, -1
@@ -195,11 +224,6 @@ class Microphone:
         self._taken = first + blocks
         if blocks <= 0:
             return None
-        lost_ms = self._late_ms(first, start) if self._start is not None else 0
-        if lost_ms >= _LEAST_LOSS_MS:  # or still late: in a moment there will be blocks that are not
-            await asyncio.sleep(_ms(_WINDOW + 1) / 1000)
-            lost_ms = min(lost_ms, self._late_ms(first, start))
-        lost_ms = lost_ms if lost_ms >= _LEAST_LOSS_MS else 0
         return Take(first, blocks, start, lost_ms * adpcm.SAMPLE_RATE_HZ // 1000)
 
     def piece(self, first: int, most_blocks: int):
@@ -212,9 +236,12 @@ class Microphone:
         """The blocks before this number are needed no more; None: all but those of the present recording."""
         self._kept = self._first if before is None else before
 
-    def _late_ms(self, first, start):
-        """How much later the last blocks came than they would have if nothing had been lost since `start`."""
-        return diff(self._began(first, max(first, self.total - _WINDOW)), start)
+    def _lost_ms(self):
+        """How much of the present recording is missing: so much later the last blocks came than they would have."""
+        if self._start is None or self.total <= self._first:
+            return 0
+        late_ms = diff(self._began(self._first, max(self._first, self.total - _WINDOW)), self._start)
+        return late_ms if late_ms >= _LEAST_LOSS_MS else 0
 
     def _began(self, first, since):
         """When block `first` began, ticks_ms, told from the arrival of the blocks from `since` on (31 of them at most).
@@ -233,16 +260,23 @@ class Microphone:
         """The I2S handler: `self._words[self._filling]` is full (its beginning, at first). Allocates nothing."""
         if i2s is not self._i2s:  # stopped since
             return
-        words = self._words[self._filling]
-        self._filling ^= 1
+        pieces = self._pieces[self._filling]
+        self._filling = 1 if self._filling == 0 else 0
+        if self._bracing and not self._settling:
+            self._filling = 2
+            self._bracing = False
         i2s.readinto(self._words[self._filling])
         now = self._ticks_ms()
         self._alive = now
         if self._settling:
             self._settling -= 1
             if self._settling == 0:  # begin with the offset that there is, not with one to be found out
-                adpcm.settle(words, self._state)
+                adpcm.settle(pieces[0], self._state)
             return
+        for words in pieces:
+            self._take(words, now)
+
+    def _take(self, words, now):
         adpcm.condition(words, self._samples, self._state)
         total = self.total
         if total == self._limit or (self._kept >= 0 and total - self._kept >= self._capacity):

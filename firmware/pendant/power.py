@@ -73,6 +73,10 @@ class Power:
             self.battery.measured(uv * (upper + lower) // (1000 * lower))
 
     @property
+    def low(self) -> bool:
+        return self.battery.low and not self.usb()
+
+    @property
     def empty(self) -> bool:
         return self.battery.empty and not self.usb()
 

@@ -273,6 +273,7 @@ def test_watchdog_resets_a_firmware_that_hangs(snippet: Any) -> None:
         """
         import machine, time
         print(machine.reset_cause())
+        machine.WDT(timeout=30_000)  # the next one takes its place
         watchdog = machine.WDT(timeout=2000)
         for _ in range(5):
             time.sleep(1)
@@ -284,6 +285,34 @@ def test_watchdog_resets_a_firmware_that_hangs(snippet: Any) -> None:
     board.run(8)
     assert lines(board) == ["1", "3"]
     assert board.exits[0]["t"] == 400_000 + 7_000_000
+
+
+def test_feeding_the_watchdog_leaves_the_heap_in_one_piece(snippet: Any) -> None:
+    """A note once could not be stored, with 1 MB free: the scraps of 300 feeds lay all over it."""
+    board = snippet(
+        """
+        import gc, machine, time
+        gc.threshold(-1)
+        watchdog = machine.WDT(timeout=30_000)
+        timer = machine.Timer(0, period=50, callback=lambda timer: None)  # always has the next event
+        time.sleep(1)
+        gc.collect()
+        free_bytes = gc.mem_free()
+        for _ in range(200):
+            watchdog.feed()
+            time.sleep_ms(100)
+            for number in range(100):
+                [number]  # garbage
+        gc.collect()
+        bytearray(free_bytes * 3 // 4)
+        print("whole")
+        time.sleep(10)
+        """,
+        heap_kb=512,
+    )
+    board.start()
+    board.run(22)
+    assert lines(board) == ["whole"]
 
 
 def test_deep_sleep_keeps_rtc_memory_and_the_button_wakes(snippet: Any) -> None:

@@ -242,19 +242,23 @@ class Timer:
 class WDT:
     """The task watchdog: cannot be stopped, resets the chip."""
 
-    _event = None
+    _until_us = 0  # when it bites, unless it is fed before
 
     def __init__(self, id=0, timeout=5000):
         self._timeout_us = timeout * 1000
         self.feed()
+        clock.at(WDT._until_us, self._look)
 
     def feed(self):
-        if WDT._event:
-            WDT._event[2] = None
-        WDT._event = clock.at(clock.now() + self._timeout_us, self._bite)
+        # One event goes along behind: a new one at each feed, and the old ones called off, would leave 300 scraps
+        # all over the heap, and no long piece of it free.
+        WDT._until_us = clock.now() + self._timeout_us
 
-    def _bite(self):
-        clock.control.leave("reset", cause=WDT_RESET)
+    def _look(self):
+        if clock.now_us < WDT._until_us:
+            clock.at(WDT._until_us, self._look)
+        else:
+            clock.control.leave("reset", cause=WDT_RESET)
 
 
 class ADC:
@@ -302,7 +306,7 @@ class I2S:
         self._next_frame = 0  # the next that the driver will hand out
         self._handler = None
         self._event = None
-        self._blind_us = 0
+        self._gaps = []  # (first, end) of the frames that were lost, those that are still to come
         if I2S.open is not None:
             raise OSError("I2S is in use already")
         I2S.open = self
@@ -312,8 +316,8 @@ class I2S:
 
     def _flash_operation(self, us):
         # The driver's interrupt is not in IRAM: beyond the descriptor in flight (256 frames, 16 ms) frames are lost.
-        lost = max(0, us - 16_000) * self._rate_hz // 1_000_000
-        self._next_frame += lost
+        if us > 16_000:
+            self._gaps.append((self._frames_at(clock.now_us + 16_000), self._frames_at(clock.now_us + us)))
 
     def irq(self, handler):
         self._handler = handler
@@ -324,8 +328,7 @@ class I2S:
     def readinto(self, buffer):
         frames = len(buffer) // 4
         self._next_frame = max(self._next_frame, self._frames_at(clock.now()) - self._ring_frames)
-        done_us = self._began_us + -(-(self._next_frame + frames) * 1_000_000 // self._rate_hz)
-        done_us = max(done_us, clock.now_us)
+        done_us = max(self._done_us(frames), clock.now_us)
         if self._handler is None:
             clock.sleep(done_us - clock.now_us)
             self._fill(buffer, frames)
@@ -333,14 +336,38 @@ class I2S:
             self._event = clock.at(done_us, lambda: self._complete(buffer, frames))
         return frames * 4
 
+    def _done_us(self, frames):
+        """When so many frames will have come."""
+        at = self._next_frame
+        for first, end in self._gaps:
+            if end > at:
+                if at + frames <= first:
+                    break
+                frames -= max(0, first - at)
+                at = end
+        return self._began_us + -(-(at + frames) * 1_000_000 // self._rate_hz)
+
     def _complete(self, buffer, frames):
+        if self._done_us(frames) > clock.now_us:  # some were lost meanwhile, so later ones fill it up
+            self._event = clock.at(self._done_us(frames), lambda: self._complete(buffer, frames))
+            return
         self._fill(buffer, frames)
         clock.interrupt(self._handler, self)
 
     def _fill(self, buffer, frames):
         view = memoryview(buffer)
-        first = self._next_frame
-        self._next_frame += frames
+        done = 0
+        while done < frames:
+            while self._gaps and self._gaps[0][0] <= self._next_frame:
+                self._next_frame = max(self._next_frame, self._gaps.pop(0)[1])
+            count = frames - done
+            if self._gaps:
+                count = min(count, self._gaps[0][0] - self._next_frame)
+            self._fill_from(self._next_frame, view[done * 4 : (done + count) * 4], count)
+            self._next_frame += count
+            done += count
+
+    def _fill_from(self, first, view, frames):
         done = 0
         # It wakes when it has both power and a clock.
         settle = frames + first
@@ -363,6 +390,7 @@ class I2S:
                 if at is not None and at < 0:
                     count = min(count, -at)
                 pattern = I2S.DC_WORD.to_bytes(4, "little")
+            count = min(count, 500)  # a piece at a time, for the heap may be small
             view[done * 4 : (done + count) * 4] = pattern * count
             done += count
 

@@ -13,6 +13,7 @@ import pytest
 from clock import dial, modes
 from clock.dice import Dice
 from clock.timezone import Zone
+from device import config
 from simulated_clock import ATHENS, COIL, LIGHT, MINUTE_US, SEED, STOCK, Clock
 
 
@@ -285,7 +286,12 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_the_check_in(tmp_path, certificate):
+TOKEN = "t" * 43
+
+
+@pytest.fixture
+def receiver(certificate):
+    """(what was reported, the configuration of a clock beside it, the server's certificate, today)."""
     chain, key, der = certificate()
     handler = type("Handler", (Receiver,), {"reports": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -294,21 +300,35 @@ def test_the_check_in(tmp_path, certificate):
     context.load_cert_chain(chain, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    token = "t" * 43
-    changes = {"server": {"host": "127.0.0.1", "port": server.server_port}, "token": token, "mode": "vetinari"}
-    now = datetime.datetime.now(datetime.UTC)  # the certificate is valid today
-    # Hands that are right: it is not while catching up that the server is called.
-    offset = datetime.timedelta(seconds=Zone(ATHENS).utc_offset_s(int(now.timestamp()) // 60))
-    changes["hands"] = (now + offset).strftime("%I:%M:%S")
-    try:
-        with Clock(tmp_path, start_utc=now, files={"server.der": der}, **changes) as clock:
-            clock.board.run_until(lambda: len(handler.reports) > 2, timeout_s=300)
-            assert token not in clock.board.console
-    finally:
-        server.shutdown()
-        server.server_close()
-    path, authorization, report = handler.reports[-1]
-    assert (path, authorization) == ("/api/device/check-in", "Bearer " + token)
+    changes = {"server": {"host": "127.0.0.1", "port": server.server_port}, "token": TOKEN, "mode": "vetinari"}
+    yield handler.reports, changes, der, datetime.datetime.now(datetime.UTC)  # the certificate is valid today
+    server.shutdown()
+    server.server_close()
+
+
+def right_hands(now, ahead_s=0):
+    offset = datetime.timedelta(seconds=Zone(ATHENS).utc_offset_s(int(now.timestamp()) // 60) + ahead_s)
+    return (now + offset).strftime("%I:%M:%S")
+
+
+LOADED = """import machine, sys
+machine.Timer(1, mode=machine.Timer.ONE_SHOT, period=50_000, callback=lambda timer: print("LOADED", *sys.modules))"""
+
+
+def test_the_check_in(tmp_path, receiver):
+    reports, changes, der, now = receiver
+    # It is not while catching up that the server is called.
+    with Clock(
+        tmp_path, start_utc=now, files={"server.der": der}, before=LOADED, hands=right_hands(now), **changes
+    ) as clock:
+        clock.board.run_until(lambda: len(reports) > 2, timeout_s=300)
+        clock.board.run_until(lambda: "LOADED" in clock.board.console, timeout_s=60)
+        assert TOKEN not in clock.board.console
+    loaded = clock.board.console.split("LOADED ")[1].splitlines()[0].split()
+    assert {"clock.app", "device.link", "device.update"} <= set(loaded)
+    assert not [name for name in loaded if name.split(".")[0] == "pendant"]
+    path, authorization, report = reports[-1]
+    assert (path, authorization) == ("/api/device/check-in", "Bearer " + TOKEN)
     assert report["app"] == "clock" and report["mode"] == "vetinari" and report["errors"] == []
     assert report["late_ticks"] == 0
     assert 0 <= report["uncertainty_ms"] < 100
@@ -320,3 +340,14 @@ def test_the_check_in(tmp_path, certificate):
     dice.seed(SEED, minute)
     modes.load("vetinari").plan(times_ms, dice)
     assert report["plan"] == list(times_ms)
+
+
+def test_a_version_on_trial_checks_in_while_the_hands_catch_up(tmp_path, receiver):
+    """Which may take longer than the ten minutes that it has to prove itself."""
+    reports, changes, der, now = receiver
+    on_trial = json.dumps({"active": "", "trial": "a", "version": config.VERSION, "tries": 0})
+    files = {"server.der": der, "active": on_trial.encode()}
+    with Clock(tmp_path, start_utc=now, files=files, hands=right_hands(now, -7200), **changes) as clock:
+        clock.board.run_until(lambda: reports, timeout_s=60, step_s=1)
+        t_us = clock.board.now_us
+        assert clock.hands(t_us) != clock.right(t_us), "it was not catching up"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from device import config
+from pendant import adpcm
 
 PERIOD = 1 << 30
 DAY_MS = 86_400_000
@@ -15,12 +17,59 @@ DAY_MS = 86_400_000
 class Twin:
     """Stands for device.twin.Twin."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: list[str] | None = None) -> None:
         self.check_ins = 0
+        self.done = [] if done is None else done
+        self.offers: dict[str, Any] = {}
 
     async def check_in(self) -> dict[str, Any]:
         self.check_ins += 1
-        return {"time_ms": 1_800_000_000_000, "revision": 0}
+        self.done.append("check-in")
+        return {"time_ms": 1_800_000_000_000, "revision": 0} | self.offers
+
+
+class Upload:
+    """Stands for pendant.upload.Upload, with nothing that waits."""
+
+    advances = 0
+
+    def __init__(self, done: list[str]) -> None:
+        self.done = done
+
+    async def send_all(self) -> tuple[int, int]:
+        self.done.append("notes")
+        return 0, 0
+
+    def try_again(self) -> None:
+        pass
+
+
+class Spool:
+    def load(self) -> bool:
+        return True
+
+    def free_bytes(self) -> int:
+        return 1_000_000
+
+
+class Wifi:
+    async def connect(self, timeout_s: int) -> bool:
+        return True
+
+
+class Update:
+    """Stands for device.update.Update. What is done is noted."""
+
+    def __init__(self, done: list[str], in_trial: bool = False) -> None:
+        self.done = done
+        self.trial = in_trial
+
+    def in_trial(self) -> bool:
+        return self.trial
+
+    async def take(self, version: str) -> bool:
+        self.done.append("took " + version)
+        return False
 
 
 class Times:
@@ -29,7 +78,7 @@ class Times:
 
 
 class Power:
-    woken = False
+    woken = low = empty = False
 
 
 class Microphone:
@@ -40,8 +89,7 @@ class Microphone:
         self.calls: list[str] = []
 
     def set_gain(self, gain_bits: int) -> None:
-        if not 0 <= gain_bits <= 4:
-            raise ValueError("cannot")
+        adpcm.new_state(gain_bits)
         self.gain_bits = gain_bits
 
     def stop(self) -> None:
@@ -87,16 +135,32 @@ def test_a_check_in_after_days_without_the_server(control: Any, monkeypatch: pyt
         assert twin.check_ins == (2 if days_away == 0 else 3), days_away
 
 
+def test_a_task_goes_on_when_no_memory_is_left_to_say_why(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    async def work() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise MemoryError
+
+    def error(what: str, problem: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(control.log, "error", error)
+    asyncio.run(control.forever("storing", work))
+    assert len(tries) == 2
+
+
 def test_settings_are_taken_or_refused_with_a_reason(control: Any) -> None:
     microphone = Microphone()
     pendant = made(control, None, microphone)
     assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300}
     for key, value in (
-        *(("gain_db", value) for value in (7, 18, -18, "6", None, True, 6.0)),
+        *(("gain_db", value) for value in (7, 30, -30, "6", None, True, 6.0)),
         *(("sleep_after_s", value) for value in (-1, 3601, "60", False)),
         ("gain", 6),
     ):
-        with pytest.raises(ValueError, match=r"gain|sleep|cannot|setting"):
+        with pytest.raises(ValueError, match=r"gain|sleep|setting"):
             pendant.apply(key, value)
     assert pendant.settings() == {"gain_db": 0, "sleep_after_s": 300} and not microphone.calls
     pendant.apply("sleep_after_s", 0)
@@ -104,5 +168,37 @@ def test_settings_are_taken_or_refused_with_a_reason(control: Any) -> None:
     pendant.apply("gain_db", -12)
     assert pendant.settings() == {"gain_db": -12, "sleep_after_s": 0} and microphone.calls == ["stop", "start"]
     pendant.state = "recording"  # then from the next start on
-    pendant.apply("gain_db", 12)
-    assert pendant.settings()["gain_db"] == 12 and microphone.calls == ["stop", "start"]
+    for gain_db in range(-24, 25, 6):
+        pendant.apply("gain_db", gain_db)
+        assert pendant.settings()["gain_db"] == config.check_some({"gain_db": gain_db})["gain_db"]
+    assert microphone.calls == ["stop", "start"]
+
+
+def test_no_update_is_begun_on_a_low_battery(control: Any, capsys: Any) -> None:
+    from device.ticks import Counter
+
+    for low in (True, False):
+        pendant = made(control, Counter("0badc0de", 0))
+        done: list[str] = []
+        pendant.twin, pendant.update = Twin(), Update(done)
+        pendant.twin.offers = {"update": {"version": "2"}}
+        pendant._power.low = low
+        asyncio.run(pendant._check_in())
+        assert done == ([] if low else ["took 2"])
+        assert ("waits for the battery" in capsys.readouterr().out) == low
+
+
+def test_a_trial_is_confirmed_before_the_notes_are_sent(control: Any) -> None:
+    """And an update, which may take minutes, begun after them."""
+    from device.ticks import Counter
+
+    for in_trial in (True, False):
+        done: list[str] = []
+        pendant = made(control, Counter("0badc0de", 0))
+        pendant.twin, pendant.update = Twin(done), Update(done, in_trial)
+        pendant.twin.offers = {"update": {"version": "2"}}
+        pendant.spool, pendant.wifi, pendant.upload = Spool(), Wifi(), Upload(done)
+        asyncio.run(pendant._talk())
+        talk = ["check-in", "took 2"]
+        assert done == ([*talk, "notes"] if in_trial else ["notes", *talk])
+        assert pendant._events[-1][0] == "sent"

@@ -198,6 +198,83 @@ def test_late_at_the_beginning_is_not_the_time_of_the_first_sample():
     assert take.start <= pressed + 30 and take.lost == 0
 
 
+def test_a_recording_with_a_loss_leaves_what_follows_to_the_next():
+    bench = Bench().ready()
+    bench.microphone.begin(bench.ticks, 60)
+    bench.feed(10)
+    bench.feed(20, lose_frames=6 * BLOCK)  # 189 ms
+    released = bench.clock
+
+    async def end():
+        ending = asyncio.create_task(bench.microphone.end(released % PERIOD))
+        for _ in range(8):
+            await asyncio.sleep(0.03)
+            bench.feed(1)
+        return await ending
+
+    take = asyncio.run(end())
+    assert abs(take.lost - 6 * BLOCK) < 50
+    first = take.first
+    assert first + take.blocks <= 20 + 31, "it took what came after the release"
+    bench.microphone.begin((released + 40) % PERIOD, 60)  # from 126 ms before, but not what the last recording has
+    bench.feed(10)
+    assert bench.end().first == first + take.blocks
+
+
+def test_braced_it_outlasts_a_call_of_a_second():
+    bench = Bench().ready()
+
+    async def brace():
+        bracing = asyncio.create_task(bench.microphone.brace())
+        await asyncio.sleep(0)
+        bench.feed(1)
+        await asyncio.wait_for(bracing, 0.1)
+
+    asyncio.run(brace())
+    total = bench.microphone.total
+    i2s = bench.opened[-1]
+    assert len(i2s.buffer) == 16 * adpcm.FRAMES_BYTES
+    pressed = bench.clock + 300
+    bench.held_until = bench.clock + 1000
+    bench.feed(1)
+    assert bench.microphone.total == total + 16 and len(i2s.buffer) == adpcm.FRAMES_BYTES
+    bench.microphone.begin(bench.ticks, 60)  # of a press that was seen when the call was over
+    bench.feed(15)  # the driver's own buffer
+    bench.held_until = 0
+    bench.feed(10)
+    take = bench.end()
+    assert take.start - pressed % PERIOD <= -300 and take.lost == 0 and take.first + take.blocks >= total + 16 + 24
+    asyncio.run(brace())  # and both of the short ones are in turn again
+    bench.feed(4)
+    assert bench.microphone.total == total + 41 + 1 + 16 + 3
+
+
+def test_bracing_a_dead_microphone_ends():
+    bench = Bench().ready()
+    asyncio.run(asyncio.wait_for(bench.microphone.brace(), 1))
+    bench.feed(1)
+    assert len(bench.opened[-1].buffer) == adpcm.FRAMES_BYTES
+    bench.microphone.stop()
+    asyncio.run(asyncio.wait_for(bench.microphone.brace(), 0.05))
+
+
+def test_bracing_that_a_press_ends_is_forgotten():
+    bench = Bench().ready()
+
+    async def press():
+        bracing = asyncio.create_task(bench.microphone.brace())
+        await asyncio.sleep(0.01)
+        bracing.cancel()
+        try:
+            await bracing
+        except asyncio.CancelledError:
+            pass
+        bench.feed(1)
+
+    asyncio.run(press())
+    assert len(bench.opened[-1].buffer) == adpcm.FRAMES_BYTES
+
+
 def test_the_limit():
     bench = Bench().ready()
     bench.microphone.begin(bench.clock, 50)

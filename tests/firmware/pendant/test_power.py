@@ -101,15 +101,16 @@ def test_the_cable():
     power = Power(chip, chip, Pin(1), usb, Adc(1650), (220, 220))
     assert chip.calls == [("ext1", chip.WAKEUP_ANY_HIGH)]
     assert power.usb() and power.battery.mv == 3300 and power.battery.empty and not power.empty
+    assert power.battery.low and not power.low
     usb.level = 0
-    assert not power.usb() and power.empty
+    assert not power.usb() and power.empty and power.low
 
 
 def test_without_pins_nothing_is_claimed():
     chip = Chip()
     power = Power(chip, chip, Pin(1))
     power.look()
-    assert power.battery.mv is None and not power.usb() and not power.empty
+    assert power.battery.mv is None and not power.usb() and not power.empty and not power.low
 
 
 def test_the_divider():
