@@ -13,6 +13,7 @@ import network
 from device import config as device_config
 from device import log, sntp, twin, walltime
 from device.button import Button
+from device.cable import Cable
 from device.light import Light
 from device.ticks import Counter, diff
 from device.update import Update
@@ -603,6 +604,11 @@ async def main(settings: dict, board: dict) -> None:
         "button": lambda: _press(clock, button, light),
         "WiFi": lambda: _join(wifi),
         "time": lambda: sync.run(clock, wifi, manners),
+        "cable": Cable(
+            wifi,
+            ("Offbeat clock", device_config.VERSION, board["name"], settings["device"]),
+            lambda: clock.quiet(journal.ERASE_MS),
+        ).listen,
     }
     if "server" in settings:
         beside["check-in"] = lambda: _report(clock, settings, board, wifi)
