@@ -240,20 +240,33 @@ class Timer:
 
 
 class WDT:
-    """The task watchdog: cannot be stopped, resets the chip."""
+    """The task watchdog: there is one, it cannot be stopped, resets the chip, and runs on over a soft reset. Made again
+    it has the new time (esp_task_wdt_reconfigure in the ESP32 port's machine_wdt.c)."""
 
     _event = None
+    _timeout_us = 0
 
     def __init__(self, id=0, timeout=5000):
-        self._timeout_us = timeout * 1000
+        WDT._timeout_us = timeout * 1000
         self.feed()
 
     def feed(self):
+        self.go_on(WDT._timeout_us, WDT._timeout_us)
+
+    @staticmethod
+    def go_on(timeout_us, left_us):
+        WDT._timeout_us = timeout_us
         if WDT._event:
             WDT._event[2] = None
-        WDT._event = clock.at(clock.now() + self._timeout_us, self._bite)
+        WDT._event = clock.at(clock.now() + left_us, WDT._bite)
 
-    def _bite(self):
+    @staticmethod
+    def running():
+        """[timeout_us, what is left of it], or None."""
+        return [WDT._timeout_us, max(0, WDT._event[0] - clock.now())] if WDT._event else None
+
+    @staticmethod
+    def _bite():
         clock.control.leave("reset", cause=WDT_RESET)
 
 
