@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from board_port import Trouble
 
-MODULES = ("board_flash", "board_install", "board_console", "board_notes")
+MODULES = ("board_flash", "board_install", "board_setup", "board_console", "board_notes")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,4 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Trouble as trouble:
         sys.exit(f"offbeat-board: {trouble}")
     except KeyboardInterrupt:
-        sys.exit("offbeat-board: stopped; the same command again takes it up")
+        sys.exit(
+            "offbeat-board: stopped; the same command again takes it up. The board starts anew by itself after five "
+            "minutes, or when it is plugged out and in, with what it ran before"
+        )

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import board_description
 import mip_package
 import pytest
-from sim.serial_board import SerialBoard, describe
+from sim.serial_board import SerialBoard
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +60,7 @@ def test_the_real_mpremote_puts_all_of_it_on_a_board(tmp_path: Path, address: st
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     (folder / "package.json").write_text(mip_package.content(folder))
-    with SerialBoard(tmp_path / "board", describe("esp32c3-supermini")) as board:
+    with SerialBoard(tmp_path / "board", board_description.load("esp32c3-supermini")) as board:
         board.start()
         mpremote(board.path, "mip", "install", "--target", "/", address)
         assert digests(board, files) == [hashlib.sha256(data).hexdigest() for data in files.values()]
