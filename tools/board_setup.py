@@ -192,7 +192,7 @@ def _add_here(name: str, app: str) -> str:
         data = load().data
     except SettingsError as error:
         raise Trouble(f"the server's settings: {error}") from None
-    if not (data / "offbeat.sqlite").exists() and not os.environ.get("OFFBEAT_DATABASE"):
+    if not (data / "offbeat.sqlite").exists() and not os.environ.get("OFFBEAT_DATABASE_URL"):
         raise Trouble(
             f"no server has run on this machine: {data} holds none. Start `offbeat serve`, or set OFFBEAT_DATA"
         )
