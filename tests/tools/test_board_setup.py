@@ -102,8 +102,8 @@ def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> N
 
 def test_what_does_not_work_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board_checks, "PRESS_S", 1)
-    monkeypatch.setattr(board_checks, "WIFI_S", 4)
-    monkeypatch.setattr(board_checks, "LISTEN_S", 1)
+    monkeypatch.setattr(board_checks, "WIFI_S", 2.5)
+    monkeypatch.setattr(board_checks, "LISTEN_S", 0.6)
     board = board_description.load("xiao-esp32s3")
     board["pins"]["battery"] = 2
     board["battery_divider"] = [220, 220]
