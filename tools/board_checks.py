@@ -65,7 +65,8 @@ link.close()
 
 BLINK = """\
 import machine, time
-light = machine.Pin({light}, machine.Pin.OUT)
+light = machine.Pin({light}, machine.Pin.OUT, value={off})
+time.sleep_ms(300)
 for _ in range({count}):
     light.value({on}); time.sleep_ms(300)
     light.value({off}); time.sleep_ms(300)
