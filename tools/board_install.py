@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import board_description
+import board_port
 import package
 from board_port import Cable, Trouble, add_port, find
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 OLDEST_MICROPYTHON = (1, 24)
 SPARE_BLOCKS = 8  # for what LittleFS itself needs, and for `active`
@@ -291,12 +291,8 @@ def _check_room(cable: Cable, lengths: list[int]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Cable(find(options.port)) as cable, Progress(*columns, transient=True) as progress:
-        task = progress.add_task("to the board", total=None)
-        done = install(
-            cable, options.board, options.app, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with Cable(find(options.port)) as cable, board_port.bar("to the board") as bar:
+        done = install(cable, options.board, options.app, bar)
         configured = cable.exists("/config.json")
         cable.restart()
     print(

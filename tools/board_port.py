@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import errno
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn
 
 import serial
 from mpremote.transport import TransportError, TransportExecError
 from mpremote.transport_serial import SerialTransport
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from serial.tools import list_ports
 
 #: USB vendors of the boards and of their serial chips: Espressif, Silicon Labs, WCH, FTDI, Seeed, Adafruit.
 VENDORS = (0x303A, 0x10C4, 0x1A86, 0x0403, 0x2886, 0x239A)
 NAMES = "/dev/ttyUSB0 or /dev/ttyACM0 on Linux, /dev/cu.usbserial-… or /dev/cu.usbmodem… on macOS, COM3 on Windows"
 TRIES = 5
+AGAIN_S = 0.5
 #: How long one answer of the board may take: an erase of many sectors of its flash is the longest.
 ANSWER_S = 20.0
 #: The firmware arms the watchdog, and nothing but a reset ends that. So it is made anew with this time, long enough for
@@ -59,6 +62,15 @@ def find(given: str | None) -> str:
     )
 
 
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, to be called with the bytes done and to do."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 class Cable:
     """A board whose program was ended and which waits at the raw prompt.
 
@@ -66,18 +78,15 @@ class Cable:
         cable.run("import os")
         cable.value("os.listdir()")
 
-    At the end the prompt is left as it is; `restart` starts the board's program. Raises Trouble when the port cannot be
-    opened, or nothing that is MicroPython answers; of all that is done on it, `BoardFailed` when the board's own code
-    raised, and Trouble when the cable or the board went away.
+    At the end the board waits at its friendly prompt; `restart` starts its program instead. Raises Trouble when the
+    port cannot be opened, or nothing that is MicroPython answers; of all that is done on it, `BoardFailed` when the
+    board's own code raised, and Trouble when the cable or the board went away.
     """
 
     def __init__(self, port: str, watchdog_s: int = WATCHDOG_S) -> None:
         self.port = port
         self._watchdog_s = watchdog_s
-        try:
-            self._transport = SerialTransport(port, timeout=ANSWER_S)
-        except (TransportError, OSError) as error:
-            raise Trouble(_unopened(port)) from error
+        self._transport = _opened(port)
         # Where mpremote takes a port for a pseudo-terminal it reads without looking whether there is anything.
         self._transport.is_pty = False
 
@@ -97,6 +106,8 @@ class Cable:
 
     def close(self) -> None:
         try:
+            if self._transport.in_raw_repl:
+                self._transport.exit_raw_repl()
             self._transport.close()
         except OSError:  # pulled out
             self._transport.serial.close()
@@ -115,7 +126,7 @@ class Cable:
             except OSError as error:
                 self._gone(error)
             if attempt < TRIES - 1:
-                time.sleep(0.5)
+                time.sleep(AGAIN_S)
         raise Trouble(
             f"{self.port}: no prompt of MicroPython. Asleep? Press its button, or plug it out and in, and try again "
             "within some seconds. No MicroPython on it yet? `offbeat-board flash IMAGE` first. Is another program, "
@@ -156,9 +167,16 @@ class Cable:
         folder, _, name = path.rpartition("/")
         return bool(self.value(f"{name!r} in __import__('os').listdir({folder or '/'!r})"))
 
-    def read(self, path: str) -> bytes:
-        """A file of the board. BoardFailed if there is none."""
-        return bytes(self._guarded(lambda: self._transport.fs_readfile(path, chunk_size=PIECE_BYTES)))
+    def read(self, path: str, progress: Callable[[int], None] = lambda count: None) -> bytes:
+        """A file of the board. BoardFailed if there is none. progress: called with the number of each piece's bytes."""
+        done = 0
+
+        def report(there: int, _all: int) -> None:
+            nonlocal done
+            progress(there - done)
+            done = there
+
+        return bytes(self._guarded(lambda: self._transport.fs_readfile(path, PIECE_BYTES, report)))
 
     def write(self, path: str, data: bytes, progress: Callable[[int], None] = lambda count: None) -> None:
         """Write a file as it comes; a cut leaves part of it. progress: called with the number of each piece's bytes."""
@@ -180,15 +198,24 @@ class Cable:
         """As if its power came back: main.py starts. The cable has no prompt any more."""
         try:
             self._transport.exec_raw_no_follow("import machine\nmachine.reset()")
+            self._transport.in_raw_repl = False
         except (TransportError, OSError) as error:
             self._gone(error)
 
 
-def _unopened(port: str) -> str:
-    text = (
-        f"{port} cannot be opened. Is it the right name ({NAMES}), is the board plugged in, and does no other program "
-        "use it?"
-    )
-    if sys.platform == "linux":
-        text += " If it says permission denied: `sudo usermod -aG dialout $USER`, then log in anew"
-    return text
+def _opened(port: str) -> SerialTransport:
+    """The port, for this program alone. For a moment another may look at a board that was just plugged in."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return SerialTransport(port, timeout=ANSWER_S)
+        except (TransportError, OSError) as error:
+            if attempt == TRIES:
+                text = (
+                    f"{port} cannot be opened. Is it the right name ({NAMES}), is the board plugged in, and does no "
+                    "other program use it?"
+                )
+                if sys.platform == "linux":
+                    text += " If permission is denied: `sudo usermod -aG dialout $USER`, then log in anew"
+                raise Trouble(text) from error
+            time.sleep(AGAIN_S)
+    raise AssertionError(TRIES)
