@@ -11,6 +11,8 @@ import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -34,6 +36,8 @@ API_TOKEN = "OFFBEAT_API_TOKEN"
 TIME_SERVERS = ["time.cloudflare.com", "ptbtime1.ptb.de", "ntp.nict.jp"]
 MOST_NETWORKS = 16
 HTTP_S = 15
+#: How long the questions may take, until the board starts by itself.
+LONGEST_S = 1800
 HERE, BY_HAND = "here", "by hand"
 
 
@@ -128,8 +132,9 @@ def choose_board(given: str | None, on_board: dict[str, Any]) -> dict[str, Any]:
         board = board_description.load(given)
     except ValueError as error:
         raise Trouble(str(error)) from None
-    if on_board.get("chip") == board["chip"] and on_board.get("app") == board["app"] == "clock":
-        board["movement"] = on_board["movement"]  # calibrated, perhaps
+    before = on_board.get("movement", {})
+    if "margins" in before and "margins" not in board.get("movement", {"margins": None}):
+        board["movement"] = before  # calibrated on this board, and the description of this tree is not
     return board
 
 
@@ -258,21 +263,29 @@ def _own_address() -> str:
 # The commands
 
 
+@contextmanager
+def _stopped(port: str | None) -> Iterator[Cable]:
+    """The board's program ends, and starts again at the end, however that comes."""
+    with Cable(find(port), watchdog_s=LONGEST_S) as cable:
+        try:
+            yield cable
+        except BaseException:
+            with suppress(Trouble):  # gone: it starts when it is plugged in again
+                cable.restart()
+            raise
+        cable.restart()
+
+
 def run_setup(options: argparse.Namespace) -> None:
-    with Cable(find(options.port)) as cable:
+    with _stopped(options.port) as cable:
         if not cable.exists("/main.py"):
             raise Trouble("the firmware is not on this board: `offbeat-board install` first")
         known = _read(cable, "/config.json")
         board = choose_board(options.board, _read(cable, "/board.json"))
-        cable.feed()
-        config = (
-            {key: known[key] for key in known if key in device_config._CONFIG}
-            if known.get("app") == board["app"]
-            else {}
-        )
+        same = known.get("app") == board["app"]
+        config = {key: known[key] for key in known if same and key in device_config._CONFIG}
         config["app"] = board["app"]
         config["wifi"] = choose_wifi(options.wifi, known.get("wifi", []))
-        cable.feed()
         if config["wifi"] and not options.no_test:
             _try_wifi(cable, config)
         if board["app"] == "clock":
@@ -289,7 +302,6 @@ def run_setup(options: argparse.Namespace) -> None:
         _write(cable, board, config, certificate)
         print(f"written: {config['device']}, a {board['app']} on {board['name']}")
         good = options.no_test or board_checks.all_of(cable, board, config, yes, _tell)
-        cable.restart()
     if not good:
         raise Trouble("it is set up, but not all of it works: see above. Mend it, then `offbeat-board test`")
     print("It starts now. `offbeat-board logs` shows what it does")
@@ -305,16 +317,17 @@ def _try_wifi(cable: Cable, config: dict[str, Any]) -> None:
 
 def _pair(cable: Cable, options: argparse.Namespace, board: dict[str, Any], config: dict[str, Any]) -> bytes | None:
     """Puts device, token and server into `config`. The certificate to write; None: the one on the board stays."""
-    if "token" in config and not options.pair_anew and cable.exists("/server.der"):
+    paired_already = "token" in config and cable.exists("/server.der")
+    if paired_already and options.server is None and not options.pair_anew:
         print(f"paired as {config['device']} already; --pair-anew pairs it once more")
         if options.server_host:
             config["server"]["host"] = options.server_host
         return None
     asked = "Address of the server's page, 'here' or 'by hand'" + (
-        ", empty for none:" if board["app"] == "clock" else ":"
+        ", '-' for none:" if board["app"] == "clock" else ":"
     )
     server = options.server if options.server is not None else ask(asked, HERE, "--server")
-    if not server:
+    if server in ("", "-"):
         if board["app"] == "pendant":
             raise Trouble("a pendant needs a server: --server")
         for key in ("server", "token"):
@@ -348,13 +361,12 @@ def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certific
 
 
 def run_test(options: argparse.Namespace) -> None:
-    with Cable(find(options.port)) as cable:
+    with _stopped(options.port) as cable:
         try:
             board, config = board_checks.of_board(cable)
         except (BoardFailed, ValueError) as error:
             raise Trouble(f"this board is not set up ({error}): `offbeat-board setup` first") from None
         good = board_checks.all_of(cable, board, config, yes, _tell)
-        cable.restart()
     if not good:
         raise Trouble("not all of it works: see above")
 

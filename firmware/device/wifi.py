@@ -8,6 +8,7 @@ from device import log
 
 _POLL_MS = 100
 _LEAST_TRY_MS = 4000  # joining takes about 1.6 s with DHCP; a busy access point two or three times that
+_SCAN_MS = 20_000  # the chip takes some seconds for all channels
 
 
 class Wifi:
@@ -103,7 +104,8 @@ class Wifi:
             self._wlan.active(True)
             self._seen = None
             _thread.start_new_thread(self._scan, ())
-            while self._seen is None:
+            end = ticks_add(ticks_ms(), _SCAN_MS)
+            while self._seen is None and ticks_diff(end, ticks_ms()) > 0:
                 await asyncio.sleep_ms(_POLL_MS)
         except OSError as e:
             self._seen = e  # no memory for a thread

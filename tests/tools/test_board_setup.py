@@ -167,6 +167,19 @@ def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
     assert board_setup.pair("by hand", "Hall", "clock", "192.0.2.7") == ("hall", token, der, "192.0.2.7", 8443)
 
 
+def test_pairing_over_the_real_server_s_api(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = server.command("token", "create", "setup", "--scope", "admin", check=False)
+    if made.returncode:
+        pytest.skip("this server has no tokens for scripts")
+    monkeypatch.setenv(board_setup.API_TOKEN, json.loads(made.stdout)["token"])
+    paired = board_setup.pair(server.url, "Porch clock", "clock", None)
+    assert paired.id == "porchclock" and paired.port == server.device_port
+    assert paired.certificate == server.certificate
+    monkeypatch.setenv(board_setup.API_TOKEN, "x" * 43)
+    with pytest.raises(Trouble, match="scope admin"):
+        board_setup.pair(server.url, "Porch clock", "clock", None)
+
+
 def test_a_time_zone_by_its_name() -> None:
     assert board_setup.choose_zone("America/New_York", None) == "EST5EDT,M3.2.0,M11.1.0"
     assert board_setup.choose_zone("UTC0", None) == "UTC0"
