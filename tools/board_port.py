@@ -6,6 +6,7 @@ import argparse
 import ast
 import contextlib
 import errno
+import io
 import struct
 import sys
 import time
@@ -116,7 +117,8 @@ class Cable:
         """Ends the program and resets softly, so that all of the memory is free and no timer is left."""
         for attempt in range(TRIES):
             try:
-                self._transport.enter_raw_repl(soft_reset=False, timeout_overall=2)
+                with contextlib.redirect_stdout(io.StringIO()):  # it prints what came instead
+                    self._transport.enter_raw_repl(soft_reset=False, timeout_overall=2)
                 self._transport.serial.write(b"\x04")
                 self._transport.read_until(1, b"soft reboot\r\n", timeout_overall=5)
                 if self._transport.read_until(1, b"CTRL-B to exit\r\n", timeout_overall=5).endswith(b"exit\r\n"):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import select
+import queue
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,11 @@ class Watch:
         self.ticks = 0
 
     def look(self, board: Board) -> None:
-        for edge in board.edges[self._seen :]:
-            self._seen += 1
-            self._say(edge)
+        new = board.edges[self._seen :]
+        self._seen += len(new)
+        if board.is_on:  # without power all levels fall, and an inverted light is not on by that
+            for edge in new:
+                self._say(edge)
 
     def _say(self, edge: Edge) -> None:
         if edge.pin == self._light:
@@ -122,15 +125,15 @@ def main() -> None:
 def live(serial: SerialBoard) -> None:
     """Until `quit`; without a standard input, until Ctrl-C."""
     watch = Watch(serial.board)
-    inputs = [sys.stdin]
+    typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
     while True:
         serial.do(watch.look)
-        if select.select(inputs, [], [], 0.05)[0]:
-            line = sys.stdin.readline()
-            if not line:
-                inputs = []
-            elif not obey(serial, line):
+        try:
+            if not obey(serial, typed.get(timeout=0.05)):
                 return
+        except queue.Empty:
+            continue
 
 
 if __name__ == "__main__":
