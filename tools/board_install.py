@@ -148,13 +148,13 @@ def choose(cable: Cable, chip: str, name: str | None, app: str | None) -> tuple[
             except ValueError as error:
                 raise Trouble(str(error)) from error
             raise Trouble(
-                f"{name} is a {board['app']} with the chip {board['chip']}, but on the cable is a {chip}"
+                f"{name} is a {board['app']} with the chip {board['chip']}, but on the cable is an {chip}"
                 + (f", and a {app} was asked for" if app else "")
             )
         wanted = known[name]
     elif there and app in (None, there.get("app")):
         if there.get("chip") != chip:
-            raise Trouble(f"its board.json is of a {there.get('chip')}, but on the cable is a {chip}: say --board")
+            raise Trouble(f"its board.json is of an {there.get('chip')}, but on the cable is an {chip}: say --board")
         wanted = there
     elif len(known) == 1:
         wanted = next(iter(known.values()))

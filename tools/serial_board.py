@@ -67,7 +67,7 @@ class Watch:
 
 def obey(serial: SerialBoard, line: str) -> bool:
     """Do what a person typed. False: it was `quit`."""
-    words = line.split(maxsplit=1)
+    words = line.strip().split(maxsplit=1)
     button = serial.board.board["pins"]["button"]
     match words:
         case []:
@@ -126,7 +126,12 @@ def live(serial: SerialBoard) -> None:
     """Until `quit`; without a standard input, until Ctrl-C."""
     watch = Watch(serial.board)
     typed: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
+
+    def read() -> None:
+        for line in sys.stdin:
+            typed.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
     while True:
         serial.do(watch.look)
         try:

@@ -47,7 +47,7 @@ class Boards:
         self.made: list[SerialBoard] = []
 
     def __call__(self, name: str, config: dict[str, Any] | None, **options: Any) -> SerialBoard:
-        files = {} if config is None else {"/config.json": json.dumps(config).encode()}
+        files = {**options.pop("files", {})} | ({"/config.json": json.dumps(config).encode()} if config else {})
         options.setdefault("costs", QUICK)
         board = SerialBoard(
             self._folder / str(len(self.made)), board_description.load(name), files, air=AIR, **options
@@ -229,3 +229,89 @@ def test_an_installation_cut_at_thirty_moments_starts_the_old_or_the_new_and_is_
         starts += 1
         assert started(board, starts) == new, (number, at)
     assert 0 < new_ones < 5
+
+
+def test_the_watchdog_that_a_program_started_does_not_end_the_copying_and_restarts_a_board_that_is_left(
+    boards: Boards,
+) -> None:
+    main = (
+        b"import machine, time\nw = machine.WDT(timeout=1500)\nprint('runs end')\n"
+        b"while True:\n w.feed()\n time.sleep(0.1)\n"
+    )
+    board = boards("esp32c3-supermini", None, files={"/main.py": main})
+    wait(lambda: "runs end" in board.board.console, "")
+    with Cable(board.path) as cable:
+        time.sleep(2.5)
+        assert cable.value("__import__('machine').reset_cause()") == 5
+        assert board.board.console.count("runs end") == 1
+    with Cable(board.path, watchdog_s=1):  # and then nothing more is heard of the tool
+        pass
+    wait(lambda: board.board.console.count("runs end") == 2, board.board.console)
+
+
+def test_a_trial_of_an_update_ends_and_what_the_calibration_found_stays(boards: Boards, tmp_path: Path) -> None:
+    board = boards("esp32c3-supermini", CLOCK)
+    calibrated = board_description.load("esp32c3-supermini")
+    calibrated["movement"]["pulse_us"] = 27_500
+    with Cable(board.path) as cable:
+        board_install.install(cable, "esp32c3-supermini", firmware=firmware(tmp_path / "0", "0.0"))
+        cable.replace("/board.json", json.dumps(calibrated).encode())
+        trial = {"active": "a", "trial": "b", "version": "9", "tries": 1}
+        cable.replace("/active", json.dumps(trial).encode())
+        cable.run("import os\nos.mkdir('/b')")
+        done = board_install.install(cable, "esp32c3-supermini", firmware=tmp_path / "0")
+        assert done.changed and done.sent == 0  # it was copied on the board, out of the other folder
+        assert json.loads(cable.read("/active")) == {"active": "b"}
+        assert json.loads(cable.read("/board.json")) == calibrated
+        assert not board_install.install(cable, firmware=tmp_path / "0").changed
+        cable.restart()
+    assert started(board, 1) == "['0.0']"
+
+
+def test_what_does_not_fit_the_board_is_refused_before_anything_is_written(boards: Boards) -> None:
+    small = ((1, 2, 0x9000, 0x6000, "nvs"), (0, 0, 0x10000, 0x1F0000, "factory"), (1, 0x81, 0x210000, 0x10000, "vfs"))
+    board = boards("esp32c3-supermini", None, partitions=small)
+    with Cable(board.path) as cable:
+        for name, app, why in (
+            ("esp32-devkit", None, "esp32-devkit is a clock with the chip esp32, but on the cable is an esp32c3"),
+            ("esp32c3-supermini", "pendant", "is a clock with the chip esp32c3, .* and a pendant was asked for"),
+            (None, "pendant", "no board of boards/ is a pendant with the chip esp32c3"),
+            ("toaster", None, "no board 'toaster'; there are: esp32-devkit"),
+            (None, None, r"no room on the board: \d+ KiB are needed"),
+        ):
+            with pytest.raises(Trouble, match=why):
+                board_install.install(cable, name, app)
+        assert not cable.exists("/active") and not cable.exists("/board.json") and not cable.exists("/main.py")
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (((1, 23, 0), "Generic ESP32C3 module with ESP32C3", 774), r"MicroPython 1\.23\.0 is on the board"),
+        (((1, 26, 0), "Raspberry Pi Pico W with RP2040", 774), "that is no ESP32"),
+    ],
+)
+def test_another_micropython_or_another_chip_is_told_apart(says: Any, why: str) -> None:
+    class Says:
+        run = staticmethod(lambda program: "")
+        value = staticmethod(lambda expression: says)
+
+    with pytest.raises(Trouble, match=why):
+        board_install.about(Says())  # type: ignore[arg-type]
+
+
+def test_the_chip_is_known_by_the_names_that_micropython_gives_it() -> None:
+    for machine, chip in (
+        ("Generic ESP32 module with ESP32", "esp32"),
+        ("Generic ESP32C3 module with ESP32C3", "esp32c3"),
+        ("Generic ESP32S3 module with Octal-SPIRAM with ESP32S3", "esp32s3"),
+        ("Seeed XIAO ESP32S3 with ESP32-S3", "esp32s3"),
+        ("LOLIN_C3_MINI with ESP32-C3FH4", "esp32c3"),
+        ("ESP32 PICO with ESP32-PICO-D4", "esp32"),
+    ):
+
+        class Says:
+            run = staticmethod(lambda program: "")
+            value = staticmethod(lambda expression, machine=machine: ((1, 25, 0), machine, 774))
+
+        assert board_install.about(Says()).chip == chip, machine  # type: ignore[arg-type]
