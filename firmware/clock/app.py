@@ -447,7 +447,7 @@ async def _news(clock, timeout_ms: int) -> None:
 
 
 async def _ready(clock) -> None:
-    """A moment for a handshake; if none comes in time, now."""
+    """A moment for what blocks, such as a handshake; if none comes in time, now."""
     try:
         await asyncio.wait_for_ms(clock.quiet(HANDSHAKE_MS), READY_MS)
     except asyncio.TimeoutError:
@@ -607,7 +607,7 @@ async def main(settings: dict, board: dict) -> None:
         "cable": Cable(
             wifi,
             ("Offbeat clock", device_config.VERSION, board["name"], settings["device"]),
-            lambda: clock.quiet(journal.ERASE_MS),
+            lambda: _ready(clock),
         ).listen,
     }
     if "server" in settings:
