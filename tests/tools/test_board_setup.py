@@ -180,6 +180,42 @@ def test_pairing_over_the_real_server_s_api(server: ServerProcess, monkeypatch: 
         board_setup.pair(server.url, "Porch clock", "clock", None)
 
 
+def test_a_calibration_on_the_board_stays_unless_the_description_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = board_description.load("esp32c3-supermini")
+    calibrated = plain | {"movement": plain["movement"] | {"pulse_us": 47_000, "margins": {"most_hz": 11}}}
+    assert board_setup.choose_board("esp32c3-supermini", calibrated)["movement"]["pulse_us"] == 47_000
+    monkeypatch.setattr(board_description, "load", lambda _name: json.loads(json.dumps(calibrated)))
+    older = plain | {"movement": plain["movement"] | {"pulse_us": 23_000, "margins": {"most_hz": 9}}}
+    assert board_setup.choose_board("esp32c3-supermini", older)["movement"]["pulse_us"] == 47_000
+    own = plain | {"name": "one of my own"}
+    assert board_setup.choose_board(None, own) == own
+
+
+def test_the_board_starts_again_however_setup_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Stopped:
+        def __init__(self, port: str, watchdog_s: int) -> None:
+            assert watchdog_s == board_setup.LONGEST_S
+
+        def __enter__(self) -> Stopped:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            pass
+
+        def restart(self) -> None:
+            started.append(True)
+
+    monkeypatch.setattr(board_setup, "Cable", Stopped)
+    with pytest.raises(Trouble, match="no such network"), board_setup._stopped("a port"):
+        raise Trouble("no such network")
+    assert started == [True]
+    with board_setup._stopped("a port"):
+        pass
+    assert started == [True, True]
+
+
 def test_a_time_zone_by_its_name() -> None:
     assert board_setup.choose_zone("America/New_York", None) == "EST5EDT,M3.2.0,M11.1.0"
     assert board_setup.choose_zone("UTC0", None) == "UTC0"
