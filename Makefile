@@ -8,7 +8,7 @@ export OFFBEAT_CACHE ?= $(CURDIR)/$(CACHE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format soak bench lock clean
+.PHONY: help setup demo board clock pendant test check format soak bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -50,6 +50,19 @@ $(CACHE)/programs: tools/host_programs.py tools/debian.py $(VENV)/ready
 
 demo: setup  ## speak a sentence into a simulated pendant and see it arrive; ONCE=1 ends by itself, WAV=file.wav speaks that
 	@$(BIN)/python tools/demo.py $(if $(ONCE),--once) $(if $(WAV),--wav "$(WAV)")
+
+board: setup  ## a simulated board on a pseudo-terminal, as on a cable; APP=clock|pendant or BOARD=name, FRESH=1 blank
+	@$(BIN)/python tools/serial_board.py $(if $(APP),--app $(APP)) $(if $(BOARD),--board $(BOARD)) $(if $(FRESH),--fresh)
+
+CABLE = $(if $(PORT),--port $(PORT)) $(if $(BOARD),--board $(BOARD))
+
+clock: setup  ## firmware and settings onto the board that is plugged in; PORT=… and BOARD=… where they cannot be found
+	@$(BIN)/python tools/offbeat-board install --app $@ $(CABLE)
+	@$(BIN)/python tools/offbeat-board setup $(CABLE)
+
+pendant: setup  ## the same for a pendant
+	@$(BIN)/python tools/offbeat-board install --app $@ $(CABLE)
+	@$(BIN)/python tools/offbeat-board setup $(CABLE)
 
 test: check  ## all tests (about ten minutes on two cores the first time)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25

@@ -251,7 +251,7 @@ def readme(board: dict[str, Any], kept: str) -> str:
     guide = board["app"]
     return (
         f"# {board['name']}\n\n"
-        f"A {board['app']} on an {board['chip']}. Step by step: [{guide}](../../docs/{guide}.md).\n"
+        f"A {board['app']} on an {board['chip']}. Step by step: [build-{guide}](../../docs/build-{guide}.md).\n"
         "All but the notes on this page is written by `tools/board_description.py draw` from `board.json`.\n\n"
         f"![wiring](wiring.svg)\n\n## Wires\n\n{pins_table(board)}\n\n## Parts\n\n{parts_table(board)}\n"
         + (f"\n## Notes\n{notes}" if mark else "")

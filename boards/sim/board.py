@@ -66,6 +66,14 @@ class Edge(NamedTuple):
     t_us: int
 
 
+class Console(NamedTuple):
+    """The board's end of a serial line: what it reads (without blocking) and where it prints; its name for itself."""
+
+    input_fd: int
+    output_fd: int
+    name: str
+
+
 class BoardError(RuntimeError):
     """The firmware or the simulator ended in a way that nobody asked for."""
 
@@ -73,7 +81,8 @@ class BoardError(RuntimeError):
 class Board:
     """One board. Not for use from several threads.
 
-    board, config: what becomes /board.json and /config.json on the board's file system at the first start.
+    board, config: what becomes /board.json and /config.json on the board's file system at the first start; without a
+    config there is neither.
     files: further files of the board's file system, by path. firmware: the folder whose main.py runs and whose modules
     are imported, as if it were on the board; None: what is on the board's own file system, as on a real one.
     mode: "jump" or "real". bits: 64 or 32, which build of MicroPython. heap_kb: its heap, which the simulator's own
@@ -84,6 +93,7 @@ class Board:
     chip has only its RC oscillator (30000: after an hour asleep the real-time clock has gone on by 61.8 minutes, and a
     timer's wake comes as much too early); rtc_wander_ppm: each sleep has a rate of its own, this much off either way at
     most, uniformly. ntp_delay_ms: what the time server ntp.sim needs each way, (least, most); see `time_server`.
+    console: a serial line with MicroPython's prompts, as sim.serial_board makes it; then main.py may end.
     """
 
     def __init__(
@@ -91,7 +101,7 @@ class Board:
         folder: Path | str,
         *,
         board: Mapping[str, Any],
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None,
         files: Mapping[str, bytes] | None = None,
         mode: str = "jump",
         bits: int = 64,
@@ -106,6 +116,7 @@ class Board:
         air: Mapping[str, str] | None = None,
         firmware: Path | str | None = FIRMWARE,
         partitions: Sequence[tuple[int, int, int, int, str]] = PARTITIONS,
+        console: Console | None = None,
     ) -> None:
         if mode not in ("jump", "real"):
             raise ValueError(f"mode is 'jump' or 'real', not {mode!r}")
@@ -122,6 +133,9 @@ class Board:
         self._heap_kb = heap_kb
         self._firmware = None if firmware is None else str(Path(firmware).resolve())
         self._partitions = [list(row) for row in partitions]
+        self._console = console
+        self._raw = False
+        self._watchdog: list[int] | None = None
         self._costs = COSTS | dict(costs or {})
         self._seed = seed
         self._crystal_ppm = crystal_ppm
@@ -134,7 +148,7 @@ class Board:
         self._host_epoch_ns = time.time_ns()
         begins = datetime.now(UTC) if start_utc is None or mode == "real" else start_utc
         self._start_utc_us = round(begins.timestamp() * 1e6) if mode == "jump" else self._host_epoch_ns // 1000
-        self._air = dict(air) if air is not None else _networks(config)
+        self._air = dict(air) if air is not None else _networks(config or {})
         self._in_range = True
         self._levels: dict[int, int] = {}
         self._adc: dict[int, int] = {}
@@ -148,9 +162,9 @@ class Board:
         self._news = threading.Condition()
         self._paused = False
         self._exit: dict[str, Any] | None = None
+        described = {} if config is None else {"/board.json": self.board, "/config.json": dict(config)}
         self._to_install = {
-            "/board.json": json.dumps(self.board).encode(),
-            "/config.json": json.dumps(dict(config)).encode(),
+            **{path: json.dumps(content).encode() for path, content in described.items()},
             **{path if path.startswith("/") else "/" + path: data for path, data in (files or {}).items()},
         }
         flash = self.folder / "flash.img"
@@ -296,6 +310,15 @@ class Board:
         self._adc[pin] = millivolts
         self._command({"adc": pin, "mv": millivolts})
 
+    def interrupt(self) -> None:
+        """A Ctrl-C on the console, while a program runs that it shall end."""
+        self._command({"interrupt": True})
+
+    def interrupt_hard(self) -> None:
+        """The same for a program that never looks at the time nor waits: a signal to the process."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
     def server_hangs(self, hangs: bool) -> None:
         """Jump mode: a real server will not answer, so time may jump to the firmware's time-out."""
         self._command({"hangs": hangs})
@@ -348,7 +371,11 @@ class Board:
             "partitions": self._partitions,
             "firmware": self._firmware,
             "install": install,
+            "console": self._console.name if self._console else None,
+            "raw": self._raw,
+            "watchdog": self._watchdog,
         }
+        self._raw, self._watchdog = False, None
         commands_out, commands_in = os.pipe()
         reports_out, reports_in = os.pipe()
         with (self.folder / "console.txt").open("ab") as console:
@@ -358,9 +385,9 @@ class Board:
                     *("-X", f"heapsize={self._heap_kb}k"),
                     *(str(CHIP / "boot.py"), str(commands_out), str(reports_in)),
                 ],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
+                stdin=self._console.input_fd if self._console else subprocess.DEVNULL,
+                stdout=self._console.output_fd if self._console else console,
+                stderr=self._console.output_fd if self._console else console,
                 pass_fds=(commands_out, reports_in),
                 start_new_session=True,
             )
@@ -476,6 +503,7 @@ class Board:
         if left["exit"] == "deepsleep":
             self._fall_asleep(left)
         elif left["exit"] == "reset":
+            self._raw, self._watchdog = left.get("raw", False), left.get("watchdog")
             self._launch([left["cause"], 0])
         else:
             raise BoardError(f"{left['why']}; the console's end:\n{self.console[-2000:]}")

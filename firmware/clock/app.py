@@ -13,6 +13,7 @@ import network
 from device import config as device_config
 from device import log, sntp, twin, walltime
 from device.button import Button
+from device.cable import Cable
 from device.light import Light
 from device.ticks import Counter, diff
 from device.update import Update
@@ -450,7 +451,7 @@ async def _news(clock, timeout_ms: int) -> None:
 
 
 async def _ready(clock) -> None:
-    """A moment for a handshake; if none comes in time, now."""
+    """A moment for what blocks, such as a handshake; if none comes in time, now."""
     try:
         await asyncio.wait_for_ms(clock.quiet(HANDSHAKE_MS), READY_MS)
     except asyncio.TimeoutError:
@@ -607,6 +608,11 @@ async def main(settings: dict, board: dict) -> None:
         "button": lambda: _press(clock, button, light),
         "WiFi": lambda: _join(wifi),
         "time": lambda: sync.run(clock, wifi, manners),
+        "cable": Cable(
+            wifi,
+            ("Offbeat clock", device_config.VERSION, board["name"], settings["device"]),
+            lambda: _ready(clock),
+        ).listen,
     }
     if "server" in settings:
         beside["check-in"] = lambda: _report(clock, settings, board, wifi)

@@ -91,8 +91,8 @@ def _server(key, value):
 
 
 def _wifi(key, value):
-    if not isinstance(value, list) or not 1 <= len(value) <= 16:
-        raise ConfigError('%s must be a list of 1 to 16 networks, {"ssid": "...", "password": "..."}' % key)
+    if not isinstance(value, list) or len(value) > 16:  # none: it is told over the cable (device.cable)
+        raise ConfigError('%s must be a list of up to 16 networks, {"ssid": "...", "password": "..."}' % key)
     for number, network in enumerate(value):
         name = "%s[%d]" % (key, number)
         if not isinstance(network, dict):

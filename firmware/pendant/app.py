@@ -82,6 +82,7 @@ async def main(settings: dict, board: dict):
     tasks = [asyncio.create_task(forever(name, work)) for name, work in works]
     await forever("opening the flash", lambda: pendant.open_spool(settings))
     await forever("preparing to send", lambda: pendant.prepare_upload(settings, board))
+    tasks.append(asyncio.create_task(forever("the cable", pendant.cable.listen)))
     log.info("ready: room for %d s" % pendant.room_s())
     for task in tasks:
         await task

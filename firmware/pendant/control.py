@@ -41,7 +41,7 @@ _MAGIC = b"pen1"
 
 
 class Pendant:
-    """The tasks and what they share. `spool`, `upload`, `wifi`, `link` and `update` are None until they are prepared.
+    """The tasks and what they share. `spool`, `upload`, `wifi`, `link`, `update`, `cable` are None until prepared.
 
     times: pendant.times.Times; power: pendant.power.Power; rtc: machine.RTC.
     """
@@ -76,7 +76,7 @@ class Pendant:
         self._sleep_after_s = SLEEP_AFTER_S
         self._warned = power.woken  # of a low battery, since the last use
         self._battery_looked = ticks_ms()
-        self.spool = self.upload = self.wifi = self.link = self.twin = self.update = None
+        self.spool = self.upload = self.wifi = self.link = self.twin = self.update = self.cable = None
 
     def begin(self, kept: bytes):
         """The first event, from what woke the board. `kept`: what `_deep_sleep` kept beside the times."""
@@ -500,7 +500,8 @@ class Pendant:
         """What sending needs."""
         import machine
         import network
-        from device import twin
+        from device import config, twin
+        from device.cable import Cable
         from device.link import Link
         from device.update import Update
         from device.walltime import advance, not_before
@@ -529,6 +530,8 @@ class Pendant:
         self.twin = twin.Twin(self.link, me, counter_ms, self._report, self.settings, apply, self._told)
         self.twin.update = self.update = Update("", self.link.get, token, "pendant", me["mpy"], me["version"])
         self.upload = Upload(self.link, self.spool, self.now)
+        about = ("Offbeat pendant", config.VERSION, board["name"], settings["device"])
+        self.cable = Cable(self.wifi, about, self._no_recording)
 
     async def _no_recording(self):
         while self.state in states.RECORDING or self.state in ("asleep", "tapped"):

@@ -15,15 +15,16 @@ from faster_whisper import WhisperModel
 def test_every_figure_is_printed_under_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert set(bench.FIGURES) == {"codec", "server"}
+    assert set(bench.FIGURES) == {"codec", "press", "server"}
 
     def missing() -> list[str]:
         raise debian.Unavailable("get it")
 
     monkeypatch.setitem(bench.FIGURES, "codec", lambda: ["one", "two"])
+    monkeypatch.setitem(bench.FIGURES, "press", lambda: ["fast"])
     monkeypatch.setattr(bench_server, "server", lambda: ["three"])
     assert bench.main([]) == 0
-    assert capsys.readouterr().out == "codec: one\ncodec: two\nserver: three\n"
+    assert capsys.readouterr().out == "codec: one\ncodec: two\npress: fast\nserver: three\n"
     assert bench.main(["server"]) == 0
     assert capsys.readouterr().out == "server: three\n"
     assert bench.main(["speed"]) == 2

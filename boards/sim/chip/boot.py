@@ -2,7 +2,8 @@
 
 Started by sim/board.py; the arguments are two file descriptors, the line to the host program. The first message on it
 describes the board; then the shadowing modules take their names, the file system is mounted as the ESP32 port does, and
-main.py runs: the repository's firmware/main.py, or the one on the board's file system.
+main.py runs: the repository's firmware/main.py, or the one on the board's file system. With a console (its input is the
+standard input) there is a prompt when main.py has ended; else that ends the board.
 """
 
 import errno
@@ -18,7 +19,7 @@ sys.path.insert(0, _here)
 
 import tls as _host_tls  # noqa: F401
 import vfs
-from chip import _thread, chargedgc, esp32, flash, hosttime, loop, machine, network, socket, tls
+from chip import _thread, chargedgc, esp32, flash, hosttime, loop, machine, network, repl, socket, tls
 from chip.clock import clock as _clock
 from chip.control import Control
 
@@ -86,6 +87,7 @@ def _power_on(setup):
     control.on["adc"] = _adc
     control.on["names"] = _names
     control.on["ntp"] = _time_server
+    control.on["interrupt"] = lambda command: None  # nobody listens yet
     machine._cause[:] = setup["cause"]
     hosttime.rtc.offset_us = setup["rtc_offset_us"] if setup["rtc_offset_us"] is not None else -_clock.now_us
     hosttime.rtc.memory = bytes.fromhex(setup["rtc_memory"])
@@ -119,6 +121,8 @@ def _power_on(setup):
         sys.modules[name] = module
     sys.modules.pop("usocket", None)
     loop.install()
+    if setup["watchdog"]:
+        machine.WDT.go_on(*setup["watchdog"])
 
 
 def _mount(setup):
@@ -170,6 +174,11 @@ def _run():
     _power_on(setup)
     _clock.spend(_clock.costs["boot_us"])
     _mount(setup)
+    if setup["console"]:
+        console = repl.Console(_commands, setup["console"])
+        raw = console.serve(setup["raw"])
+        print("MPY: soft reboot")
+        _clock.control.leave("reset", cause=machine.SOFT_RESET, raw=raw, watchdog=machine.WDT.running())
     try:
         _main()
         why = "main.py ended"

@@ -31,6 +31,7 @@ class Clock:
         self.events = []
         self.handlers = []
         self.control = None  # the line to the host; set by boot
+        self.interrupted = False  # by a Ctrl-C on the console
         self._random = 1
 
     # Reading
@@ -80,7 +81,10 @@ class Clock:
         self.handlers.append((handler, argument))
 
     def deliver(self):
-        """Run the handlers that were asked for. True if there were any."""
+        """Run the handlers that were asked for. True if there were any. Here a Ctrl-C ends the program."""
+        if self.interrupted and self.thread is None:
+            self.interrupted = False
+            raise KeyboardInterrupt
         any_ran = False
         while self.handlers:
             handler, argument = self.handlers.pop(0)
@@ -122,7 +126,7 @@ class Clock:
             if self.jump:
                 self._go(step)
             else:
-                self._wait_really(step)
+                self._wait_really(min(step, self.now_us + 10_000))
             self.deliver()
 
     def _wait_really(self, target_us):

@@ -240,23 +240,38 @@ class Timer:
 
 
 class WDT:
-    """The task watchdog: cannot be stopped, resets the chip."""
+    """The task watchdog: there is one, it cannot be stopped, resets the chip, and runs on over a soft reset. Made again
+    it has the new time (esp_task_wdt_reconfigure in the ESP32 port's machine_wdt.c)."""
 
-    _until_us = 0  # when it bites, unless it is fed before
+    _timeout_us = 0
+    _until_us = None  # when it bites, unless it is fed before; None: there is none
+    _event = None
 
     def __init__(self, id=0, timeout=5000):
-        self._timeout_us = timeout * 1000
-        self.feed()
-        clock.at(WDT._until_us, self._look)
+        WDT.go_on(timeout * 1000, timeout * 1000)
 
     def feed(self):
+        WDT._until_us = clock.now() + WDT._timeout_us
+
+    @staticmethod
+    def go_on(timeout_us, left_us):
+        WDT._timeout_us = timeout_us
+        WDT._until_us = clock.now() + left_us
+        if WDT._event:
+            WDT._event[2] = None
+        WDT._event = clock.at(WDT._until_us, WDT._look)
+
+    @staticmethod
+    def running():
+        """[timeout_us, what is left of it], or None."""
+        return None if WDT._until_us is None else [WDT._timeout_us, max(0, WDT._until_us - clock.now())]
+
+    @staticmethod
+    def _look():
         # One event goes along behind: a new one at each feed, and the old ones called off, would leave 300 scraps
         # all over the heap, and no long piece of it free.
-        WDT._until_us = clock.now() + self._timeout_us
-
-    def _look(self):
         if clock.now_us < WDT._until_us:
-            clock.at(WDT._until_us, self._look)
+            WDT._event = clock.at(WDT._until_us, WDT._look)
         else:
             clock.control.leave("reset", cause=WDT_RESET)
 

@@ -106,6 +106,17 @@ class WLAN:
         clock.now()
         return -55 if what == "rssi" else self._status
 
+    def scan(self):
+        """[(ssid, bssid, channel, RSSI, security, hidden)]. It blocks, but lets other threads run, as on the chip."""
+        if not self._active:
+            raise OSError("Wifi Internal State Error")
+        clock.wait(clock.costs["wifi_scan_us"])
+        found = sorted(air) if in_range[0] else []
+        return [
+            (ssid.encode(), b"\x02OFFB2", 6, -55 - 5 * place, 3 if air[ssid] else 0, False)
+            for place, ssid in enumerate(found)
+        ]
+
     def ifconfig(self, settings=None):
         address = "192.0.2.2" if self.isconnected() else "0.0.0.0"
         return (address, "255.255.255.0", "192.0.2.1", "192.0.2.1")

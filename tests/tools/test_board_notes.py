@@ -1,0 +1,155 @@
+"""`offbeat-board backup-notes`, `reset`, `logs` and `shell`, on the simulated serial board."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import board_command
+import board_notes
+import pytest
+from board_port import Cable, Trouble
+from sim.serial_board import SerialBoard
+
+BOARD = {"chip": "esp32s3", "pins": {"button": 1}}
+QUICK = {"boot_us": 0, "littlefs_erase_us": 0, "littlefs_program_ns_per_byte": 0}
+TOOL = Path(__file__).parents[2] / "tools" / "offbeat-board"
+NOTES = {
+    "000001-0011223344556677.wav": b"RIFF" + bytes(range(256)) * 20,
+    "000002-8899aabbccddeeff.wav": b"RIFF" + b"\n\x03\x04" * 1000,
+    "storing": b"RIFF" + bytes(3000),
+    "0123456789abcdef.bad": b"?" * 10,
+}
+MAIN = b"import time\nn = 0\nwhile True:\n  n += 1\n  print('alive', n)\n  time.sleep(0.2)\n"
+OWNERS = {"/config.json": b"{}", "/settings.json": b"{}", "/server.der": b"der"}
+FIRMWARE = {"/main.py": MAIN, "/active": b'{"active": "a"}', "/board.json": b"{}", "/a/device/config.mpy": b"M"}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[SerialBoard]:
+    notes = {"/notes/" + name: data for name, data in NOTES.items()}
+    with SerialBoard(tmp_path / "board", BOARD, {**notes, **OWNERS, **FIRMWARE}, costs=QUICK) as board:
+        board.start()
+        yield board
+
+
+def offbeat_board(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(TOOL), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+
+
+def alive(board: SerialBoard, since: int = 0) -> bool:
+    deadline = time.monotonic() + 10
+    while "alive 2\n" not in board.board.console[since:]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_notes_are_copied_checked_and_stay_until_they_are_to_be_deleted(board: SerialBoard, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    since = len(board.board.console)
+    done = offbeat_board("backup-notes", str(folder), "--port", board.path)
+    assert done.returncode == 0 and "4 notes are in" in done.stdout, done
+    there = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(there.values()) == sorted(NOTES.values())
+    assert there["000002-8899aabbccddeeff.wav"] == NOTES["000002-8899aabbccddeeff.wav"]
+    assert alive(board, since)
+    with Cable(board.path) as cable:
+        assert sorted(cable.value("__import__('os').listdir('/notes')")) == sorted(NOTES)
+        # What is there whole is not fetched again; what is there and is another file is not touched.
+        cable.read = lambda path, progress: pytest.fail(path)  # type: ignore[method-assign,assignment,return-value]
+        notes = board_notes.backup(cable, folder)
+        (folder / "000001-0011223344556677.wav").write_bytes(b"another")
+        with pytest.raises(Trouble, match="is there already and is another file"):
+            board_notes.backup(cable, folder)
+        with pytest.raises(Trouble, match=r"000001-0011223344556677\.wav is not in .*, so nothing was deleted"):
+            board_notes.delete(cable, notes, folder)
+        (folder / "000001-0011223344556677.wav").unlink()
+        with pytest.raises(Trouble, match="so nothing was deleted"):
+            board_notes.delete(cable, notes, folder)
+        assert len(cable.value("__import__('os').listdir('/notes')")) == 4
+    done = offbeat_board("backup-notes", str(folder), "--port", board.path, "--delete")
+    assert done.returncode == 0 and "deleted on the board" in done.stdout, done
+    assert sorted(path.read_bytes() for path in folder.iterdir()) == sorted(NOTES.values())
+    with Cable(board.path) as cable:
+        assert cable.value("__import__('os').listdir('/notes')") == []
+
+
+def test_a_note_that_does_not_arrive_whole_is_not_kept_for_one(board: SerialBoard, tmp_path: Path) -> None:
+    with Cable(board.path) as cable:
+        whole = cable.read
+        cable.read = lambda path, progress: whole(path, progress)[:-1]  # type: ignore[method-assign,assignment]
+        with pytest.raises(Trouble, match="did not arrive whole"):
+            board_notes.backup(cable, tmp_path / "notes")
+        assert list((tmp_path / "notes").iterdir()) == []
+        cable.read = whole  # type: ignore[method-assign]
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(Trouble, match="cannot be written"):
+            board_notes.backup(cable, tmp_path / "file")
+
+
+def test_reset_asks_keeps_notes_unless_told_and_leaves_the_firmware(
+    board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_question: str) -> str:
+        raise EOFError
+
+    for arguments, answers, why in (
+        ([], lambda _question: "no", "nothing was changed"),
+        ([], nobody, "nobody is there to ask"),
+        ([], lambda _question: "yes", "4 notes on the board were not sent"),
+        (["--yes"], nobody, "backup-notes DIR"),
+    ):
+        monkeypatch.setattr("builtins.input", answers)
+        with pytest.raises(SystemExit, match=why):
+            board_command.main(["reset", "--port", board.path, *arguments])
+    with Cable(board.path) as cable:
+        assert {"config.json", "settings.json", "server.der", "notes"} <= set(cable.value("__import__('os').listdir()"))
+    since = len(board.board.console)
+    done = offbeat_board("reset", "--port", board.path, "--yes", "--drop-notes")
+    assert done.returncode == 0 and "gone: server.der, settings.json, config.json" in done.stdout, done
+    assert alive(board, since)
+    with Cable(board.path) as cable:
+        assert sorted(cable.value("__import__('os').listdir()")) == ["a", "active", "board.json", "main.py"]
+
+
+def test_logs_show_what_the_board_prints_and_leave_it_alone(board: SerialBoard, tmp_path: Path) -> None:
+    done = offbeat_board("logs", "--port", board.path, "--seconds", "1.5")
+    assert done.returncode == 0
+    numbers = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("alive ")]
+    assert len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), done
+    with pytest.raises(SystemExit, match="is the board plugged in"):
+        board_command.main(["logs", "--port", str(tmp_path / "none"), "--seconds", "1"])
+
+
+def test_the_shell_is_mpremotes_and_the_board_starts_again_after_it(board: SerialBoard) -> None:
+    terminal, end = pty.openpty()
+    with subprocess.Popen([str(TOOL), "shell", "--port", board.path], stdin=end, stdout=end, stderr=end) as shell:
+        os.close(end)
+        said = b""
+
+        def until(text: bytes) -> None:
+            nonlocal said
+            deadline = time.monotonic() + 30
+            while text not in said:
+                assert time.monotonic() < deadline, said
+                if select.select([terminal], [], [], 1)[0]:
+                    said += os.read(terminal, 1000)
+
+        until(b"to exit this shell")
+        os.write(terminal, b"6*7\r")
+        until(b"\n42\r\n")
+        since = len(board.board.console)
+        os.write(terminal, b"\x1d")
+        until(b"it starts again")
+        assert shell.wait(30) == 0
+    os.close(terminal)
+    assert alive(board, since)

@@ -1,0 +1,232 @@
+"""`offbeat-board setup` and `test` on the simulated serial board, against the real server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import board_checks
+import board_description
+import board_setup
+import pytest
+from board_port import Cable, Trouble
+from server_process import ServerProcess, WebhookReceiver
+from sim.serial_board import SerialBoard
+
+ROOT = Path(__file__).parents[2]
+SPEECH = ROOT / "tests" / "speech" / "remind-me-to-call-mum-tomorrow.wav"
+AIR = {"home": "a good password"}
+FIRMWARE = {
+    str(path.relative_to(ROOT / "firmware")): path.read_bytes() for path in sorted((ROOT / "firmware").rglob("*.py"))
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+def offbeat_board(*words: str, serial: SerialBoard | None = None, **environment: str) -> tuple[int, str]:
+    """(exit status, what it showed), without a terminal to ask at."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OFFBEAT_") or key == "OFFBEAT_CACHE"}
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "offbeat-board"), *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept | environment,
+    ) as process:  # fmt: skip
+        shown = ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            shown += line
+            if serial is not None:
+                press_when_asked(serial, line)
+    return process.returncode, shown
+
+
+def config_of(serial: SerialBoard) -> Any:
+    """config.json on the board. Ends its program."""
+    with Cable(serial.path) as cable:
+        return json.loads(cable.read("/config.json"))
+
+
+def press_when_asked(serial: SerialBoard, line: str) -> None:
+    """What a person does who sits before the board."""
+    if "press the button" in line:
+        time.sleep(0.5)
+        serial.do(lambda board: board.press())
+        time.sleep(0.5)
+        serial.do(lambda board: board.release())
+
+
+def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> None:
+    """Paired with the command of this machine; nothing secret is shown; once more keeps what it was not told."""
+    here = {"OFFBEAT_DATA": str(server.data), "OFFBEAT_DEVICE_PORT": str(server.device_port)}
+    board = board_description.load("esp32c3-supermini")
+    with SerialBoard(tmp_path, board, files=FIRMWARE, air=AIR) as serial:
+        serial.start()
+        words = ["--board", "esp32c3-supermini", "--wifi", "home", "--timezone", "Europe/Athens", "--server", "here"]
+        status, shown = offbeat_board(
+            *("setup", "--port", serial.path, *words, "--server-host", "127.0.0.1", "--name", "Hall"),
+            serial=serial, OFFBEAT_WIFI_PASSWORD=AIR["home"], **here,
+        )  # fmt: skip
+        assert status == 0 and "written: hall, a clock" in shown, shown
+        for said in (
+            *("light: flashed 3 times", "button: pressed and let go", "coil: 10 pulses given"),
+            *("WiFi: joined 'home'", "server: the server answers"),
+        ):
+            assert said in shown, shown
+        rises = [edge for edge in serial.board.edges if edge.level and edge.pin in board["pins"]["coil"]]
+        assert len(rises) >= board_checks.COIL_TICKS
+        config = config_of(serial)
+        assert config["device"] == "hall" and config["mode"] == "vetinari"
+        assert config["timezone"] == "EET-2EEST,M3.5.0/3,M10.5.0/4"
+        assert config["wifi"] == [{"ssid": "home", "password": AIR["home"]}]
+        assert config["server"] == {"host": "127.0.0.1", "port": server.device_port}
+        assert config["token"] not in shown and AIR["home"] not in shown
+        status, shown = offbeat_board(
+            *("setup", "--port", serial.path, "--wifi", "home", "--mode", "rush", "--timezone", "UTC0", "--no-test"),
+            OFFBEAT_WIFI_PASSWORD=AIR["home"],
+        )
+        assert status == 0, shown
+        assert config_of(serial) == config | {"mode": "rush", "timezone": "UTC0"}
+
+
+def test_what_does_not_work_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_checks, "PRESS_S", 1)
+    monkeypatch.setattr(board_checks, "WIFI_S", 2.5)
+    monkeypatch.setattr(board_checks, "LISTEN_S", 0.6)
+    board = board_description.load("xiao-esp32s3")
+    board["pins"]["battery"] = 2
+    board["battery_divider"] = [220, 220]
+    quiet = tmp_path / "quiet.wav"
+    with wave.open(str(quiet), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000 * 20))
+    unpowered = board | {"pins": board["pins"] | {"microphone_power": 6}}
+    said: list[str] = []
+
+    def yes(_question: str) -> bool:
+        return True
+
+    with SerialBoard(tmp_path / "board", board, air=AIR) as serial, contextlib.ExitStack() as stack:
+        serial.start()
+        cable = stack.enter_context(Cable(serial.path))
+        assert "GND" in check(board_checks.button(cable, board, said.append), False)
+        serial.do(lambda it: it.press())
+        assert "low without a press" in check(board_checks.button(cable, board, said.append), False)
+        assert "no cell has" in check(board_checks.battery(cable, board), False)
+        serial.do(lambda it: it.voltage(2, 1950))
+        assert check(board_checks.battery(cable, board), True) == "3.90 V"
+        assert "right way round" in check(board_checks.light(cable, board, lambda _: False), False)
+        assert "no such network" in check(board_checks.wifi(cable, "house", "a good password"), False)
+        assert "refuses the password" in check(board_checks.wifi(cable, "home", "a bad password"), False)
+        serial.do(lambda it: it.speak(SPEECH))
+        assert "nothing but silence" in check(board_checks.microphone(cable, unpowered, yes, said.append), False)
+        serial.do(lambda it: it.speak(quiet))
+        assert "loose GND" in check(board_checks.microphone(cable, board, yes, said.append), False)
+        serial.do(lambda it: it.speak(SPEECH))
+        assert "dBFS" in check(board_checks.microphone(cable, board, lambda _: None, said.append), True)
+    assert any("###" in line for line in said)  # the level meter
+
+
+def check(result: board_checks.Result, good: bool | None) -> str:
+    assert result.good is good, result
+    return result.said
+
+
+def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in that answers as docs/server.md has it; its refusals say what to do."""
+    token, der = "t" * 43, b"\x30\x03\x02\x01\x01"
+    line = {"id": "hall", "token": token, "certificate": base64.b64encode(der).decode(), "port": 8443}
+    answers = [(201, line), (403, {}), (404, {}), (201, line | {"token": "short"})]
+    with WebhookReceiver() as receiver:
+        receiver.answers = lambda _got: (answers[0][0], {}, json.dumps(answers.pop(0)[1]).encode())
+        url = f"http://127.0.0.1:{receiver.port}"
+        monkeypatch.setenv(board_setup.API_TOKEN, "a-token-for-the-api")
+        paired = board_setup.pair(url, "Hall", "clock", None)
+        assert paired == ("hall", token, der, "127.0.0.1", 8443)
+        (got,) = receiver.received
+        assert got.path == "/api/devices" and got.json == {"name": "Hall", "app": "clock"}
+        assert got.headers["authorization"] == "Bearer a-token-for-the-api"
+        for what in ("scope admin", "by hand", "not what `offbeat device add` prints"):
+            with pytest.raises(Trouble, match=what) as refused:
+                board_setup.pair(url, "Hall", "clock", None)
+            assert "a-token-for-the-api" not in str(refused.value) and "short" not in str(refused.value)
+    with pytest.raises(Trouble, match="is the server running"):
+        board_setup.pair(url, "Hall", "clock", None)
+    monkeypatch.setenv("OFFBEAT_DEVICE_LINE", json.dumps(line))
+    assert board_setup.pair("by hand", "Hall", "clock", "192.0.2.7") == ("hall", token, der, "192.0.2.7", 8443)
+
+
+def test_pairing_over_the_real_server_s_api(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = server.command("token", "create", "setup", "--scope", "admin", check=False)
+    if made.returncode:
+        pytest.skip("this server has no tokens for scripts")
+    monkeypatch.setenv(board_setup.API_TOKEN, json.loads(made.stdout)["token"])
+    paired = board_setup.pair(server.url, "Porch clock", "clock", None)
+    assert paired.id == "porchclock" and paired.port == server.device_port
+    assert paired.certificate == server.certificate
+    monkeypatch.setenv(board_setup.API_TOKEN, "x" * 43)
+    with pytest.raises(Trouble, match="scope admin"):
+        board_setup.pair(server.url, "Porch clock", "clock", None)
+
+
+def test_a_calibration_on_the_board_stays_unless_the_description_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = board_description.load("esp32c3-supermini")
+    calibrated = plain | {"movement": plain["movement"] | {"pulse_us": 47_000, "margins": {"most_hz": 11}}}
+    assert board_setup.choose_board("esp32c3-supermini", calibrated)["movement"]["pulse_us"] == 47_000
+    monkeypatch.setattr(board_description, "load", lambda _name: json.loads(json.dumps(calibrated)))
+    older = plain | {"movement": plain["movement"] | {"pulse_us": 23_000, "margins": {"most_hz": 9}}}
+    assert board_setup.choose_board("esp32c3-supermini", older)["movement"]["pulse_us"] == 47_000
+    own = plain | {"name": "one of my own"}
+    assert board_setup.choose_board(None, own) == own
+
+
+def test_the_board_starts_again_however_setup_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Stopped:
+        def __init__(self, port: str, watchdog_s: int) -> None:
+            assert watchdog_s == board_setup.LONGEST_S
+
+        def __enter__(self) -> Stopped:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            pass
+
+        def restart(self) -> None:
+            started.append(True)
+
+    monkeypatch.setattr(board_setup, "Cable", Stopped)
+    with pytest.raises(Trouble, match="no such network"), board_setup._stopped("a port"):
+        raise Trouble("no such network")
+    assert started == [True]
+    with board_setup._stopped("a port"):
+        pass
+    assert started == [True, True]
+
+
+def test_a_time_zone_by_its_name() -> None:
+    assert board_setup.choose_zone("America/New_York", None) == "EST5EDT,M3.2.0,M11.1.0"
+    assert board_setup.choose_zone("UTC0", None) == "UTC0"
+    with pytest.raises(Trouble, match="Europe/Athens"):
+        board_setup.choose_zone("Athens", None)
+
+
+def test_without_anybody_to_ask_what_is_missing_is_named(tmp_path: Path) -> None:
+    with SerialBoard(tmp_path, board_description.load("esp32c3-supermini"), air=AIR) as serial:
+        serial.start()
+        status, shown = offbeat_board("setup", "--port", serial.path)
+        assert status == 1 and "offbeat-board install" in shown, shown
+        status, shown = offbeat_board("test", "--port", serial.path)
+        assert status == 1 and "offbeat-board setup" in shown, shown

@@ -1,0 +1,75 @@
+"""`offbeat-board logs` and `shell`: what the board prints, and MicroPython's prompt on it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from typing import Any, TextIO
+
+import serial
+from board_port import Cable, Trouble, add_port, find
+
+BAUD = 115_200
+#: After this time at the prompt the watchdog, which the firmware started and nobody can stop, restarts the board.
+SHELL_S = 3600
+AGAIN_S = 0.5
+
+
+def follow(port: str, out: TextIO, seconds: float | None = None) -> None:
+    """Write what the board prints to `out`, for ever or for so many seconds. The board notices nothing of it.
+
+    A port that goes away comes back: a board with USB of its own leaves it at each reset and in its sleep. Trouble if
+    it was never there.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    seen = False
+    while until is None or time.monotonic() < until:
+        try:
+            with serial.Serial(port, BAUD, timeout=0.2) as line:
+                seen = True
+                while until is None or time.monotonic() < until:
+                    out.write(line.read(max(1, line.in_waiting)).decode(errors="replace").replace("\r\n", "\n"))
+                    out.flush()
+        except (OSError, serial.SerialException) as error:
+            if not seen:
+                raise Trouble(f"{port} cannot be opened ({error}): is the board plugged in, and awake?") from error
+            out.write("\n(the board went away: it restarts, sleeps, or was unplugged; waiting)\n")
+            time.sleep(AGAIN_S)
+
+
+def run_logs(options: argparse.Namespace) -> None:
+    port = find(options.port)
+    if options.restart:
+        with Cable(port) as cable:
+            cable.restart()
+    print(f"{port}: what it prints from now on; Ctrl-C ends this, and not the board", file=sys.stderr)
+    try:
+        follow(port, sys.stdout, options.seconds)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+def run_shell(options: argparse.Namespace) -> None:
+    port = find(options.port)
+    with Cable(port, watchdog_s=SHELL_S):
+        pass
+    print(f"the gadget stands still meanwhile, and starts by itself after {SHELL_S // 60} minutes at the latest")
+    ended = subprocess.run([sys.executable, "-m", "mpremote", "connect", port, "resume", "repl"], check=False)
+    if ended.returncode:
+        raise Trouble(f"mpremote ended with {ended.returncode}; the board starts when it is plugged out and in")
+    with Cable(port) as cable:
+        cable.restart()
+    print("it starts again")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("logs", help="show what the board prints")
+    add_port(parser)
+    parser.add_argument("--restart", action="store_true", help="restart it first, to see how it starts")
+    parser.add_argument("--seconds", type=float, help="end after this time")
+    parser.set_defaults(run=run_logs)
+    parser = subparsers.add_parser("shell", help="MicroPython's prompt on the board (mpremote's repl)")
+    add_port(parser)
+    parser.set_defaults(run=run_shell)

@@ -1,0 +1,387 @@
+"""`offbeat-board setup` and `test`: what a gadget must know, asked, written to the board, and tried."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import getpass
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import board_checks
+import requests
+from board_port import BoardFailed, Cable, Trouble, add_port, find
+
+ROOT = Path(__file__).resolve().parents[1]
+if sys.path[:1] != [str(ROOT / "firmware")]:
+    sys.path.insert(0, str(ROOT / "firmware"))  # before this folder, whose clock.py is another `clock`
+
+import board_description  # noqa: E402
+from clock import modes, timezone  # noqa: E402
+from clock_simulation import posix_tz  # noqa: E402
+from device import config as device_config  # noqa: E402
+
+PASSWORD = "OFFBEAT_WIFI_PASSWORD"
+API_TOKEN = "OFFBEAT_API_TOKEN"
+#: Servers of companies and institutes that ask for no registration; pool.ntp.org asks makers for a zone of their own.
+TIME_SERVERS = ["time.cloudflare.com", "ptbtime1.ptb.de", "ntp.nict.jp"]
+MOST_NETWORKS = 16
+HTTP_S = 15
+#: How long the questions may take, until the board starts by itself.
+LONGEST_S = 1800
+HERE, BY_HAND = "here", "by hand"
+
+
+class Paired(NamedTuple):
+    """What the server says of a new device. `certificate` is DER; `host`: under which the board reaches it."""
+
+    id: str
+    token: str
+    certificate: bytes
+    host: str
+    port: int
+
+
+def add_parser(subparsers: Any) -> None:
+    setup = subparsers.add_parser(
+        "setup",
+        help="ask for WiFi, server and place, pair it, write that to the board, and try every part",
+        description="What is not given by an option is asked. Secrets are never options: the WiFi's password is "
+        f"asked or taken from {PASSWORD}, the token for the server's API from {API_TOKEN}. Where there is no terminal "
+        "to ask at, a question is a line of the standard input, and without one an error.",
+    )
+    add_port(setup)
+    setup.add_argument("--board", metavar="NAME", help=f"a folder of boards/: {', '.join(board_description.names())}")
+    setup.add_argument("--name", help="the gadget's name on the server, such as 'Kitchen clock'")
+    setup.add_argument("--wifi", metavar="SSID", help="the WiFi network; '' for none: an Improv page can tell it later")
+    setup.add_argument(
+        "--server",
+        metavar="URL",
+        help="address of the server's page, such as http://192.168.1.5:8080; 'here': it runs on this machine; "
+        "'by hand': you run a command there and paste its answer; '' for a clock without one",
+    )
+    setup.add_argument("--server-host", metavar="HOST", help="where the board reaches it, if that is another address")
+    setup.add_argument("--timezone", metavar="NAME", help="of a clock, such as Europe/Athens; or a POSIX TZ string")
+    setup.add_argument("--mode", choices=modes.names(), help="of a clock, to begin with (default: vetinari)")
+    setup.add_argument("--ntp", action="append", metavar="HOST", help="time server of a clock; may be repeated")
+    setup.add_argument("--pair-anew", action="store_true", help="even if the board is paired already")
+    setup.add_argument("--no-test", action="store_true", help="do not try the parts afterwards")
+    setup.set_defaults(run=run_setup)
+    test = subparsers.add_parser("test", help="try every part of a board that is set up; changes nothing on it")
+    add_port(test)
+    test.set_defaults(run=run_test)
+
+
+# Asking
+
+
+def ask(question: str, default: str | None = None, option: str = "") -> str:
+    """A line. Raises Trouble where there is nobody to ask and no default."""
+    shown = f"{question} [{default}] " if default else f"{question} "
+    try:
+        answer = input(shown).strip()
+    except EOFError:
+        if default is None:
+            raise Trouble(f"{option or question}: not given, and there is nobody to ask") from None
+        print()
+        return default
+    return answer or default or ""
+
+
+def ask_secret(question: str, variable: str) -> str:
+    """From the environment, or asked without showing it."""
+    if variable in os.environ:
+        return os.environ[variable]
+    if sys.stdin.isatty():
+        return getpass.getpass(question + " (not shown) ")
+    line = sys.stdin.readline()
+    if not line:
+        raise Trouble(f"{variable} is not set, and there is nobody to ask")
+    return line.rstrip("\n")
+
+
+def yes(question: str) -> bool | None:
+    """None where nobody is there."""
+    if not sys.stdin.isatty():
+        return None
+    return ask(question + " [Y/n]").lower() in ("", "y", "yes")
+
+
+# What the gadget must know
+
+
+def choose_board(given: str | None, on_board: dict[str, Any]) -> dict[str, Any]:
+    names = board_description.names()
+    if not given:
+        known = [name for name in names if json.loads((ROOT / "boards" / name / "board.json").read_text())["name"]
+                 == on_board.get("name")]  # fmt: skip
+        if on_board and not known:
+            return on_board  # one of the owner's own
+        print("Boards: " + ", ".join(names))
+        given = ask("Which board is it?", known[0] if known else None, "--board")
+    try:
+        board = board_description.load(given)
+    except ValueError as error:
+        raise Trouble(str(error)) from None
+    before = on_board.get("movement", {})
+    if "margins" in before and "margins" not in board.get("movement", {"margins": None}):
+        board["movement"] = before  # calibrated on this board, and the description of this tree is not
+    return board
+
+
+def choose_zone(given: str | None, known: str | None) -> str:
+    """A POSIX TZ string. Raises Trouble for what is neither that nor the name of a zone."""
+    named = given if given is not None else ask("Time zone, by name:", known or _zone_here(), "--timezone")
+    try:
+        text = posix_tz(named)
+        timezone.Zone(text)
+    except ValueError as error:
+        raise Trouble(f"--timezone {named!r}: {error}. A name is like Europe/Athens or America/New_York") from None
+    return text
+
+
+def _zone_here() -> str | None:
+    """The name of this machine's time zone, where the system keeps it in the usual place."""
+    link = Path("/etc/localtime")
+    _, mark, name = str(link.resolve()).partition("zoneinfo/") if link.is_symlink() else ("", "", "")
+    return name if mark else None
+
+
+def choose_wifi(given: str | None, known: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The networks, the new one first; those that the board knows stay."""
+    ssid = given if given is not None else ask("WiFi network:", known[0]["ssid"] if known else None, "--wifi")
+    if not ssid:
+        return known
+    before = [network for network in known if network["ssid"] == ssid]
+    if before and given is None and PASSWORD not in os.environ:
+        return before + [network for network in known if network["ssid"] != ssid]
+    network = {"ssid": ssid, "password": ask_secret(f"Password of {ssid}:", PASSWORD)}
+    try:
+        device_config.check_some({"wifi": [network]})
+    except device_config.ConfigError as error:
+        raise Trouble(f"{error}. The password is asked, or taken from {PASSWORD}") from None
+    return [network, *(one for one in known if one["ssid"] != ssid)][:MOST_NETWORKS]
+
+
+# Pairing
+
+
+def pair(server: str, name: str, app: str, host: str | None) -> Paired:
+    """Adds the device on the server, in the way that `server` says. Raises Trouble with what to do."""
+    if server == HERE:
+        return _paired(_add_here(name, app), host or _own_address())
+    if server == BY_HAND:
+        print(f"On the server's machine:  offbeat device add '{name}' --app {app}")
+        line = ask_secret("Paste the line that it prints:", "OFFBEAT_DEVICE_LINE")
+        return _paired(line, host or ask("The server's address, as the board reaches it:", option="--server-host"))
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Trouble(f"--server {server!r}: not like http://192.168.1.5:8080, nor 'here', nor 'by hand'")
+    return _paired(_add_by_api(server.rstrip("/"), name, app), host or parts.hostname)
+
+
+def _add_here(name: str, app: str) -> str:
+    """`offbeat device add`, on this machine."""
+    from offbeat.settings import SettingsError, load
+
+    try:
+        data = load().data
+    except SettingsError as error:
+        raise Trouble(f"the server's settings: {error}") from None
+    if not (data / "offbeat.sqlite").exists() and not os.environ.get("OFFBEAT_DATABASE_URL"):
+        raise Trouble(
+            f"no server has run on this machine: {data} holds none. Start `offbeat serve`, or set OFFBEAT_DATA"
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "offbeat", "device", "add", name, "--app", app],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise Trouble(f"`offbeat device add` ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def _add_by_api(server: str, name: str, app: str) -> str:
+    token = ask_secret(
+        "A token for its API (`offbeat token create setup --scope admin` on the server prints one):", API_TOKEN
+    )
+    if not token:
+        raise Trouble(f"no token for the server's API: set {API_TOKEN}, or pair with --server '{BY_HAND}'")
+    try:
+        answer = requests.post(
+            server + "/api/devices",
+            json={"name": name, "app": app},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=HTTP_S,
+            allow_redirects=False,
+        )
+    except requests.RequestException as error:
+        raise Trouble(
+            f"{server} does not answer ({type(error).__name__}): is the server running, and the address right?"
+        ) from None
+    if answer.status_code in (401, 403):
+        raise Trouble(f"{server} refuses that token ({answer.status_code}): it needs the scope admin")
+    if answer.status_code not in (200, 201):
+        raise Trouble(f"{server}/api/devices answered {answer.status_code}: pair with --server '{BY_HAND}' instead")
+    return answer.text
+
+
+def _paired(line: str, host: str) -> Paired:
+    try:
+        told = json.loads(line)
+        paired = Paired(
+            told["id"], told["token"], base64.b64decode(told["certificate"], validate=True), host, told["port"]
+        )
+        device_config.check_some(
+            {"device": paired.id, "token": paired.token, "server": {"host": host, "port": paired.port}}
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        what = str(error) if isinstance(error, device_config.ConfigError) else type(error).__name__
+        raise Trouble(f"that is not what `offbeat device add` prints ({what}): a line that begins with {{") from None
+    return paired
+
+
+def _own_address() -> str:
+    """This machine's address in its network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which address would be used
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+# The commands
+
+
+@contextmanager
+def _stopped(port: str | None) -> Iterator[Cable]:
+    """The board's program ends, and starts again at the end, however that comes."""
+    with Cable(find(port), watchdog_s=LONGEST_S) as cable:
+        try:
+            yield cable
+        except BaseException:
+            with suppress(Trouble):  # gone: it starts when it is plugged in again
+                cable.restart()
+            raise
+        cable.restart()
+
+
+def run_setup(options: argparse.Namespace) -> None:
+    with _stopped(options.port) as cable:
+        if not cable.exists("/main.py"):
+            raise Trouble("the firmware is not on this board: `offbeat-board install` first")
+        known = _read(cable, "/config.json")
+        board = choose_board(options.board, _read(cable, "/board.json"))
+        same = known.get("app") == board["app"]
+        config = {key: known[key] for key in known if same and key in device_config._CONFIG}
+        config["app"] = board["app"]
+        config["wifi"] = choose_wifi(options.wifi, known.get("wifi", []))
+        if config["wifi"] and not options.no_test:
+            _try_wifi(cable, config)
+        if board["app"] == "clock":
+            config["timezone"] = choose_zone(options.timezone, known.get("timezone"))
+            config["mode"] = options.mode or config.get("mode", "vetinari")
+            config["ntp"] = options.ntp or config.get("ntp", TIME_SERVERS)
+            config.setdefault("seed", secrets.randbelow(1 << 30))
+        certificate = _pair(cable, options, board, config)
+        try:
+            device_config.check(config)
+            device_config.check_board(board)
+        except device_config.ConfigError as error:
+            raise Trouble(f"{error}: nothing was written") from None
+        _write(cable, board, config, certificate)
+        print(f"written: {config['device']}, a {board['app']} on {board['name']}")
+        good = options.no_test or board_checks.all_of(cable, board, config, yes, _tell)
+    if not good:
+        raise Trouble("it is set up, but not all of it works: see above. Mend it, then `offbeat-board test`")
+    print("It starts now. `offbeat-board logs` shows what it does")
+
+
+def _try_wifi(cable: Cable, config: dict[str, Any]) -> None:
+    """Before anything is written or added on the server, for a typing mistake here is the most likely of all."""
+    result = board_checks.wifi(cable, config["wifi"][0]["ssid"], config["wifi"][0]["password"])
+    if not result.good:
+        raise Trouble(f"{result.said}. Nothing was written; --no-test sets it up for a network that is not here")
+    print(result.said)
+
+
+def _pair(cable: Cable, options: argparse.Namespace, board: dict[str, Any], config: dict[str, Any]) -> bytes | None:
+    """Puts device, token and server into `config`. The certificate to write; None: the one on the board stays."""
+    paired_already = "token" in config and cable.exists("/server.der")
+    if paired_already and options.server is None and not options.pair_anew:
+        print(f"paired as {config['device']} already; --pair-anew pairs it once more")
+        if options.server_host:
+            config["server"]["host"] = options.server_host
+        return None
+    asked = "Address of the server's page, 'here' or 'by hand'" + (
+        ", '-' for none:" if board["app"] == "clock" else ":"
+    )
+    server = options.server if options.server is not None else ask(asked, HERE, "--server")
+    if server in ("", "-"):
+        if board["app"] == "pendant":
+            raise Trouble("a pendant needs a server: --server")
+        for key in ("server", "token"):
+            config.pop(key, None)
+        config.setdefault("device", "clock")
+        return None
+    paired = pair(
+        server,
+        options.name or ask("Its name, for the server:", board["app"], "--name"),
+        board["app"],
+        options.server_host,
+    )
+    if paired.host in ("127.0.0.1", "localhost", "::1"):
+        print(f"{paired.host} is the board itself to a real board: --server-host says where it reaches the server")
+    config.update(device=paired.id, token=paired.token, server={"host": paired.host, "port": paired.port})
+    print(f"paired: {paired.id} at {paired.host}:{paired.port}")
+    return paired.certificate
+
+
+def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certificate: bytes | None) -> None:
+    """The configuration last, each by one rename: until then the board is as it was."""
+    try:
+        if certificate is not None:
+            cable.replace("/server.der", certificate)
+            cable.run("import os\nif 'next.der' in os.listdir('/'): os.remove('/next.der')")
+        cable.replace("/board.json", json.dumps(board).encode())
+        cable.replace("/config.json", json.dumps(config).encode())
+    except Trouble as trouble:
+        again = f"; the server then has {config['device']} twice, remove the old one" if certificate is not None else ""
+        raise Trouble(f"{trouble}. Not all of it is written: run setup again{again}") from None
+
+
+def run_test(options: argparse.Namespace) -> None:
+    with _stopped(options.port) as cable:
+        try:
+            board, config = board_checks.of_board(cable)
+        except (BoardFailed, ValueError) as error:
+            raise Trouble(f"this board is not set up ({error}): `offbeat-board setup` first") from None
+        good = board_checks.all_of(cable, board, config, yes, _tell)
+    if not good:
+        raise Trouble("not all of it works: see above")
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def _read(cable: Cable, path: str) -> dict[str, Any]:
+    """A JSON file of the board; empty where it is not there or damaged."""
+    if not cable.exists(path):
+        return {}
+    try:
+        found = json.loads(cable.read(path))
+    except ValueError:
+        print(f"{path} on the board is damaged, and written anew")
+        return {}
+    return found if isinstance(found, dict) else {}
