@@ -248,3 +248,9 @@ def test_esptool_is_called_as_its_own_signatures_have_it(monkeypatch: pytest.Mon
 def test_a_port_without_a_loader_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Trouble, match="Hold the board's BOOT button"), board_flash.loader(str(tmp_path / "none")):
         raise AssertionError("there is none")
+
+
+def test_a_writing_that_is_stopped_says_that_the_board_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(esptool, "detect_chip", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(Trouble, match=r"COM3: stopped.*written half does not start"), board_flash.loader("COM3"):
+        raise AssertionError("it was stopped")
