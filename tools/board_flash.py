@@ -248,8 +248,8 @@ def loader(port: str) -> Iterator[Loader]:
     except (esptool.util.FatalError, OSError, KeyboardInterrupt) as error:
         raise Trouble(
             f"{port}: {str(error) or 'stopped'}. Hold the board's BOOT button while you plug it in (or while you press "
-            "RESET), let go, and run the same command again. An image that is written half does not start, and is written "
-            "whole then"
+            "RESET), let go, and run the same command again. An image that is written half does not start, and is "
+            "written whole then"
         ) from error
 
 
