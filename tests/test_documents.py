@@ -280,4 +280,3 @@ def test_the_mode_of_five_minutes_is_one() -> None:
     mode["plan"](out, None)
     gaps = [later - earlier for earlier, later in zip([0, *out], out, strict=False)]
     assert out[-1] == 60_000 and min(gaps) == mode["LEAST_MS"]
-    assert mode["ORDER"] not in [modes._module(name).ORDER for name in modes.files()]

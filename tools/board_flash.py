@@ -245,10 +245,11 @@ def loader(port: str) -> Iterator[Loader]:
     try:
         with esptool.detect_chip(port) as esp:
             yield Loader(esp)
-    except (esptool.util.FatalError, OSError) as error:
+    except (esptool.util.FatalError, OSError, KeyboardInterrupt) as error:
         raise Trouble(
-            f"{port}: {error}. Hold the board's BOOT button while you plug it in (or while you press RESET), let go, "
-            "and run the same command again; an image written half is written whole then"
+            f"{port}: {str(error) or 'stopped'}. Hold the board's BOOT button while you plug it in (or while you press "
+            "RESET), let go, and run the same command again. An image that is written half does not start, and is "
+            "written whole then"
         ) from error
 
 

@@ -24,7 +24,7 @@ from board_port import Cable, Trouble, add_port, find
 OLDEST_MICROPYTHON = (1, 24)
 SPARE_BLOCKS = 8  # for what LittleFS itself needs, and for `active`
 
-#: On the board: what is under a folder, as {path: (bytes, SHA-256)}; folders and files that it has not are left out.
+#: On the board: what is under a folder, as {path: (bytes, SHA-256)}; nothing of a folder that it has not.
 DIGESTS = """
 import os, hashlib, binascii
 def digest(path):
@@ -42,7 +42,9 @@ def digests(folder, below="", found=None):
     found = {} if found is None else found
     try:
         names = list(os.ilistdir(folder))
-    except OSError:
+    except OSError as e:
+        if e.errno != 2:
+            raise
         return found
     for name in names:
         path = folder + "/" + name[0]
@@ -52,6 +54,9 @@ def digests(folder, below="", found=None):
             found[below + name[0]] = digest(path)
     return found
 """
+
+#: On the board: which gadget its settings are of; they hold secrets, so no more of them comes over the cable.
+SETTINGS_OF = "__import__('json').load(open('/config.json')).get('app')"
 
 #: On the board: a folder with its parents, without failing where one is there; what is there but not wanted goes.
 FOLDERS = """
@@ -261,13 +266,12 @@ def fill(
         bar(done, total)
 
     for path in missing:
-        cable.feed()
         target = f"{folder}/{path}"
         if running.get(path) == wanted[path]:
-            cable.run(f"copy({beside + '/' + path!r}, {target!r})")
+            cable.feed(f"copy({beside + '/' + path!r}, {target!r})")
             advance(wanted[path][0])
         else:
-            cable.run(f"folders({target!r})")
+            cable.feed(f"folders({target!r})")
             cable.write(target, contents[path], advance)
             sent += wanted[path][0]
     if cable.value(f"digests({folder!r})") != wanted:
@@ -293,13 +297,17 @@ def _check_room(cable: Cable, lengths: list[int]) -> None:
 def run(options: argparse.Namespace) -> None:
     with Cable(find(options.port)) as cable, board_port.bar("to the board") as bar:
         done = install(cable, options.board, options.app, bar)
-        configured = cable.exists("/config.json")
+        settings_of = cable.exists("/config.json") and cable.value(SETTINGS_OF)
         cable.restart()
     print(
         f"{done.board}: {done.app} {done.version}, {done.files} modules, "
         + (f"{done.sent} bytes sent" if done.changed else "all of it was there already")
     )
-    print("it starts now" if configured else "next: `offbeat-board setup`, for it does not know its WiFi yet")
+    if settings_of == done.app:
+        print("it starts now")
+    else:
+        why = f"its settings are of a {settings_of}" if settings_of else "it does not know its WiFi yet"
+        print(f"next: `offbeat-board setup`, for {why}")
 
 
 def add_parser(subparsers: Any) -> None:

@@ -92,6 +92,7 @@ class SerialBoard:
         """Cut its power, or bring it back. The terminal stays, which on a real cable goes with the power."""
         self.do(lambda board: board.start() if on else board.cut_power())
         if not on:
+            self._escaped = self._interruptible = False
             with contextlib.suppress(BlockingIOError):  # what it had not read yet is gone
                 os.read(self._board_input, 1 << 20)
 
@@ -154,7 +155,8 @@ class SerialBoard:
         text = bytearray()
         for byte in data:
             if self._escaped and byte in (UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE):
-                self._interruptible = byte == INTERRUPTIBLE
+                if byte != INTERRUPTED:
+                    self._interruptible = byte == INTERRUPTIBLE
                 self._interrupted_at = None
                 self._escaped = False
             elif self._escaped or byte not in (ESCAPE, LINE_FEED):

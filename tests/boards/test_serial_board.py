@@ -133,6 +133,25 @@ def test_ctrl_c_ends_a_program_that_waits_and_one_that_does_not(line: Line, prog
     assert b"\x04Traceback" in line.until(b"KeyboardInterrupt: \r\n\x04>")
 
 
+def test_a_program_may_catch_a_ctrl_c_and_go_on_to_the_next(line: Line) -> None:
+    program = """
+        import time
+        for turn in range(2):
+            try:
+                print("waits")
+                while True:
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                print("caught", turn)
+        """
+    line.say(b"\x01" + textwrap.dedent(program).encode() + b"\x04")
+    for turn in (b"0", b"1"):
+        line.until(b"waits\r\n")
+        line.say(b"\x03")
+        assert line.until(b"\r\n") == b"caught " + turn
+    line.until(b"\x04\x04>")
+
+
 def test_a_program_may_take_ctrl_c_as_a_byte_and_send_any_byte(line: Line) -> None:
     program = """
         import micropython, sys, select

@@ -10,8 +10,10 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import board_flash
+import esptool
 import pytest
 from board_port import Trouble
 from esp_idf_defs import PartitionTable
@@ -229,6 +231,26 @@ def test_a_chip_without_octal_psram_is_refused_for_a_pendant(tmp_path: Path, fea
     assert chip.writes == taken
 
 
+def test_esptool_is_called_as_its_own_signatures_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run_stub", "attach_flash", "read_flash", "write_flash", "reset_chip"):
+        monkeypatch.setattr(esptool, name, mock.create_autospec(getattr(esptool, name)))
+    monkeypatch.setattr(esptool.cmds, "detect_flash_size", mock.create_autospec(esptool.cmds.detect_flash_size))
+    esptool.cmds.detect_flash_size.return_value = "4MB"
+    esptool.read_flash.return_value = b"there"
+    chip = board_flash.Loader(mock.Mock(CHIP_NAME="ESP32-C3", get_chip_features=lambda: ["Wi-Fi"]))
+    assert (chip.name, chip.features, chip.flash_bytes) == ("esp32c3", ["Wi-Fi"], 4 << 20)
+    assert chip.read(0x8000, 5) == b"there"
+    chip.write(0x1000, b"image", True)
+    stub = esptool.run_stub.return_value
+    esptool.write_flash.assert_called_once_with(stub, [(0x1000, b"image")], erase_all=True)
+
+
 def test_a_port_without_a_loader_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Trouble, match="Hold the board's BOOT button"), board_flash.loader(str(tmp_path / "none")):
         raise AssertionError("there is none")
+
+
+def test_a_writing_that_is_stopped_says_that_the_board_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(esptool, "detect_chip", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(Trouble, match=r"COM3: stopped.*written half does not start"), board_flash.loader("COM3"):
+        raise AssertionError("it was stopped")

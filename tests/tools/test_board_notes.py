@@ -13,7 +13,7 @@ from pathlib import Path
 import board_command
 import board_notes
 import pytest
-from board_port import Cable, Trouble
+from board_port import BoardFailed, Cable, Trouble
 from sim.serial_board import SerialBoard
 
 BOARD = {"chip": "esp32s3", "pins": {"button": 1}}
@@ -94,6 +94,18 @@ def test_a_note_that_does_not_arrive_whole_is_not_kept_for_one(board: SerialBoar
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(Trouble, match="cannot be written"):
             board_notes.backup(cable, tmp_path / "file")
+
+
+def test_a_spool_that_cannot_be_read_does_not_count_as_empty(board: SerialBoard) -> None:
+    with Cable(board.path) as cable:
+        real = cable.run
+
+        def broken(program: str) -> str:
+            return real(program.replace("os.ilistdir(folder)", "(lambda: (_ for _ in ()).throw(OSError(5)))()"))
+
+        cable.run = broken  # type: ignore[method-assign]
+        with pytest.raises(BoardFailed, match="EIO"):
+            board_notes.reset(cable, drop_notes=False)
 
 
 def test_reset_asks_keeps_notes_unless_told_and_leaves_the_firmware(

@@ -62,7 +62,7 @@ def watched(tmp_path: Path) -> Path:
             "        self._stream, _ = await asyncio.open",
             "print('begun', __import__('time').ticks_ms())",
         ),
-        ("device/wifi.py", "            wlan.connect(network", "print('begun', __import__('time').ticks_ms())"),
+        ("device/wifi.py", "        self._wlan.connect(network", "print('begun', __import__('time').ticks_ms())"),
         (
             "pendant/control.py",
             "        if self._power.woken_by_button:",
