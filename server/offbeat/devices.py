@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import errno
 import hashlib
 import hmac
 import os
@@ -18,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from offbeat import certificate, log, updates, wav
+from offbeat import certificate, log, storage_errors, updates, wav
 from offbeat.http_server import TAIL
 from offbeat.pipeline import Pipeline
 from offbeat.protocol import (
@@ -283,23 +282,9 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
         headers = {**(error.headers or {}), "Connection": "close"}
         return JSONResponse(Refusal(detail=error.detail).model_dump(), error.status_code, headers)
 
-    def storage_refuses(error: Exception, full: bool) -> Response:
-        log.get().error("the storage refuses", error=str(error))
-        detail = "no space left on the server" if full else "the server's storage refuses"
-        headers = {"Connection": "close"}
-        return JSONResponse(Refusal(detail=detail).model_dump(), 507 if full else 503, headers)
-
-    @app.exception_handler(sa.exc.OperationalError)
-    async def database_refuses(_request: Request, error: sa.exc.OperationalError) -> Response:
-        return storage_refuses(error, "full" in str(error.orig))
-
-    @app.exception_handler(OSError)
-    async def disk_refuses(_request: Request, error: OSError) -> Response:
-        return storage_refuses(error, error.errno in (errno.ENOSPC, errno.EDQUOT))
-
-    @app.exception_handler(Exception)
-    async def broken(_request: Request, _error: Exception) -> Response:
-        return JSONResponse(Refusal(detail="the server is broken; its log says why").model_dump(), 500)
+    storage_errors.handle(
+        app, lambda status, detail, headers: JSONResponse(Refusal(detail=detail).model_dump(), status, headers)
+    )
 
     def authenticate(token: str | None, keeps_contact: bool) -> str:
         if token is None:

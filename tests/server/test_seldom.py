@@ -3,12 +3,14 @@
 import errno
 import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -252,3 +254,36 @@ def test_a_try_that_breaks_is_a_try(inside: Inside, monkeypatch: pytest.MonkeyPa
     assert (delivery.state, delivery.tries) == (state, 1)
     assert [pause_s >= 5 for _, pause_s in queue.waiting] == ([] if ask else [True])
     assert "RuntimeError" in error and "secret" not in f"{error} {delivery.trouble}"
+
+
+def refused(kind: type[Exception], cause: Exception) -> Exception:
+    return kind("SELECT 1", {}, cause)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (refused(sa.exc.OperationalError, sqlite3.OperationalError("database is locked")), 503),
+        (refused(sa.exc.OperationalError, sqlite3.OperationalError("database or disk is full")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.DiskFull("could not extend file")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.IoError("write: No space left on device")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.LockNotAvailable("lock timeout; the table is full")), 503),
+        (sa.exc.TimeoutError("QueuePool limit of size 20 overflow 10 reached"), 503),
+        (OSError(errno.ENOSPC, "x"), 507),
+        (OSError(errno.EIO, "x"), 503),
+        (RuntimeError("odd"), 500),
+    ],
+)
+def test_what_is_answered_when_the_storage_refuses(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def refuses() -> None:
+        raise error
+
+    page = inside.client("read")
+    device = TestClient(inside.devices, headers={"Authorization": f"Bearer {'x' * 43}"}, raise_server_exceptions=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(inside.store, "read", refuses)
+        answers = [page.get("/api/notes"), device.post("/api/device/check-in", json=REPORT)]
+    assert [(one.status_code, "detail" in one.json()) for one in answers] == [(status, True)] * 2
+    assert answers[0].json() == answers[1].json()
