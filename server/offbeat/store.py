@@ -392,7 +392,6 @@ class Store:
             settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (settings.notes, settings.cache, settings.models):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            self.is_new = not settings.database.exists()
             if on_sqlite:
                 # Made here so that it is readable to its owner only; SQLite gives its other files the same mode.
                 os.close(os.open(settings.database, os.O_CREAT | os.O_RDWR, 0o600))
@@ -416,7 +415,6 @@ class Store:
         if self.engine.dialect.name == "postgresql":
             with self.write(patient=True) as connection:  # another process may be at it, and copies all of it before
                 before = MigrationContext.configure(connection).get_current_revision()
-                self.is_new = before is None
                 if before not in (None, ScriptDirectory.from_config(config).get_current_head()):
                     keep_before_migration(self.settings, str(before), config, connection)
                 config.attributes["connection"] = connection
