@@ -34,6 +34,7 @@ class Inside(InsideApp):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.path = folder
         self.twins = Twins(self.store, emit=lambda *_: 0)
         self.devices = device_port.make_app(self.store, self.pipeline, self.twins)  # type: ignore[arg-type]
 
@@ -287,3 +288,17 @@ def test_what_is_answered_when_the_storage_refuses(
         answers = [page.get("/api/notes"), device.post("/api/device/check-in", json=REPORT)]
     assert [(one.status_code, "detail" in one.json()) for one in answers] == [(status, True)] * 2
     assert answers[0].json() == answers[1].json()
+
+
+def test_on_a_workers_machine_no_other_certificate_is_made(inside: Inside, tmp_path: Path) -> None:
+    inside.device("first")
+    elsewhere = inside.store.settings.model_copy(update={"data": tmp_path, "database_url": "postgresql://elsewhere"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inside.store, "settings", elsewhere)
+        with pytest.raises(store.StoreError, match="where `offbeat serve` runs"):
+            registry.add(inside.store, "far", "clock")
+        with pytest.raises(store.StoreError, match="where `offbeat serve` runs"):
+            certificate.make_next(inside.store)
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "certificate.pem").write_bytes((inside.path / "certificate.pem").read_bytes())
+        assert registry.add(inside.store, "near", "clock").id == "near"
