@@ -1,6 +1,7 @@
 """What seldom happens: broken files, revoked devices, a full database, a server that was set back to a backup."""
 
 import errno
+import hashlib
 import os
 import secrets
 import sqlite3
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -18,8 +20,9 @@ from inside_app import InsideApp
 from offbeat import certificate, destinations, doctor, metrics, registry, store, twin, updates
 from offbeat import devices as device_port
 from offbeat.deliveries import Deliveries
-from offbeat.notebook import Notebook
+from offbeat.notebook import Notebook, Refused
 from offbeat.pipeline import Pipeline
+from offbeat.protocol import Append
 from offbeat.sound import SoundError
 from offbeat.store import Store, notes, now_ms
 from offbeat.transcriber import ModelError, Transcript
@@ -302,3 +305,40 @@ def test_on_a_workers_machine_no_other_certificate_is_made(inside: Inside, tmp_p
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "certificate.pem").write_bytes((inside.path / "certificate.pem").read_bytes())
         assert registry.add(inside.store, "near", "clock").id == "near"
+
+
+def test_a_note_that_never_comes_to_its_end_can_be_deleted(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    device_id, client = inside.device("dying")
+    uploads = device_port.Uploads(inside.store, SimpleNamespace(expect=lambda: None))  # type: ignore[arg-type]
+    append = Append(0, False, 4, hashlib.sha256(b"note").hexdigest(), "0" * 8, 0, 0, 2)
+    ids = [f"{device_id}-{number:016x}" for number in range(5)]
+    book = Notebook(inside.store)
+
+    def begin(note_id: str, ago_s: int) -> Path:
+        assert uploads.begin(note_id, device_id, append, now_ms() - ago_s * 1000) is None
+        path = inside.store.note_path(note_id)
+        path.write_bytes(b"no")
+        os.utime(path, (time.time() - ago_s,) * 2)
+        return path
+
+    monkeypatch.setattr(device_port, "MAX_RECEIVING", 3)
+    fresh, old, _ = begin(ids[0], 3600), begin(ids[1], 90_000), begin(ids[2], 3600)
+    assert begin(ids[0], 3600) == fresh, "the same one once more is no other"
+    with pytest.raises(device_port.Refused) as too_many:
+        begin(ids[3], 0)
+    assert too_many.value.status == 507
+    for note_id in (ids[0], ids[2]):
+        with pytest.raises(Refused, match="still arriving"):
+            book.delete(note_id)
+    book.delete(ids[1])
+    assert not old.exists()
+    standing = client.head(f"/api/device/notes/{ids[1]}")
+    assert (standing.status_code, standing.headers["Upload-Complete"]) == (204, "?1")
+    last = begin(ids[3], 0)
+    registry.revoke(inside.store, device_id)
+    book.delete(ids[3])
+    assert not last.exists()
+    last.write_bytes(b"note")  # its last piece came while it was deleted
+    assert uploads.finish(ids[3], append).id == ids[3] and not last.exists()
+    row = uploads.row(ids[3])
+    assert row is not None and row.state == "deleted"
