@@ -59,12 +59,22 @@ class Certificate:
         return context
 
 
+def only_at_server(store: Store) -> None:
+    """Raises StoreError where the devices' server is elsewhere: a certificate that is made here would be of no use."""
+    if store.settings.database_url and not (store.settings.data / "certificate.pem").exists():
+        raise StoreError(
+            f"OFFBEAT_DATA={str(store.settings.data)!r} has no certificate.pem, by which the devices know the server. "
+            "Run this where `offbeat serve` runs, with its OFFBEAT_DATA, and after its first start."
+        )
+
+
 def _next_path(store: Store) -> Path:
     return store.settings.data / "certificate-next.pem"
 
 
 def make_next(store: Store) -> None:
-    """Makes the key and certificate that the server will change to, unless they are there."""
+    """Makes the key and certificate that the server will change to, unless they are there. Raises StoreError."""
+    only_at_server(store)
     path = _next_path(store)
     with store.write():
         if not path.exists():

@@ -70,7 +70,7 @@ def _serve(settings: Settings) -> NoReturn:
     pipeline = Pipeline(store, make_transcriber(settings), is_server=True)
     notebook.sweep(store)
     twins = Twins(store, pipeline.deliveries.emit)
-    if store.is_new:
+    if People(store).nobody_yet():
         print(f"Sign in once, within a day: {sign_in_link(store)}", flush=True)
     log.get().info(
         "serving",

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import errno
 import hashlib
 import hmac
 import os
@@ -18,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from offbeat import certificate, log, updates, wav
+from offbeat import certificate, log, storage_errors, updates, wav
 from offbeat.http_server import TAIL
 from offbeat.pipeline import Pipeline
 from offbeat.protocol import (
@@ -43,6 +42,8 @@ TURN_TIMEOUT_S = 10.0
 TAKE_OVER_S = 0.1
 WRITE_BYTES = 128 * 1024
 CONTACT_EVERY_MS = 10_000
+# Notes of one device that are not here as a whole: a broken one must not fill the disk with beginnings.
+MAX_RECEIVING = 1000
 
 
 class Refused(Exception):
@@ -176,13 +177,19 @@ class Uploads:
     def begin(self, note_id: str, device_id: str, append: Append, arrived_ms: int) -> Confirmation | None:
         """Makes the note's row at its first `PATCH`. Returns the confirmation of a note that is already whole.
 
-        Raises Refused (409) when the id is of a note with another length or digest."""
+        Raises Refused: 409 when the id is of a note with another length or digest, 507 when the device has begun
+        MAX_RECEIVING notes and ended none of them."""
         row = self.row(note_id)
         if row is None:
             with self._store.write() as connection:
                 # Looked at again: another process may have taken the device's other connection.
                 row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one_or_none()
                 if row is None:
+                    of_it = sa.select(sa.func.count()).where(
+                        notes.c.device_id == device_id, notes.c.state == "receiving"
+                    )
+                    if (connection.scalar(of_it) or 0) >= MAX_RECEIVING:
+                        raise Refused(507, f"{MAX_RECEIVING} notes of this device are here in part: delete some first")
                     connection.execute(
                         sa.insert(notes).values(
                             id=note_id,
@@ -232,6 +239,8 @@ class Uploads:
         with self._store.write() as connection:
             row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
             if row.state != "receiving":  # another process has received it, and it may be delivered by now
+                if row.state == "deleted":  # while its last piece came
+                    self._store.remove_sound(note_id)
                 return Confirmation(id=note_id, length=length, sha256=sha256)
             mark, counter_ms, asleep_ms = row.first_counter or (append.counter, append.now_ms, append.asleep_ms)
             stamp = Stamp.of(recording.metadata) if recording else None
@@ -283,23 +292,9 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
         headers = {**(error.headers or {}), "Connection": "close"}
         return JSONResponse(Refusal(detail=error.detail).model_dump(), error.status_code, headers)
 
-    def storage_refuses(error: Exception, full: bool) -> Response:
-        log.get().error("the storage refuses", error=str(error))
-        detail = "no space left on the server" if full else "the server's storage refuses"
-        headers = {"Connection": "close"}
-        return JSONResponse(Refusal(detail=detail).model_dump(), 507 if full else 503, headers)
-
-    @app.exception_handler(sa.exc.OperationalError)
-    async def database_refuses(_request: Request, error: sa.exc.OperationalError) -> Response:
-        return storage_refuses(error, "full" in str(error.orig))
-
-    @app.exception_handler(OSError)
-    async def disk_refuses(_request: Request, error: OSError) -> Response:
-        return storage_refuses(error, error.errno in (errno.ENOSPC, errno.EDQUOT))
-
-    @app.exception_handler(Exception)
-    async def broken(_request: Request, _error: Exception) -> Response:
-        return JSONResponse(Refusal(detail="the server is broken; its log says why").model_dump(), 500)
+    storage_errors.handle(
+        app, lambda status, detail, headers: JSONResponse(Refusal(detail=detail).model_dump(), status, headers)
+    )
 
     def authenticate(token: str | None, keeps_contact: bool) -> str:
         if token is None:

@@ -1,5 +1,8 @@
-"""What usually goes wrong, looked at one after the other; each finding says what to do. Changes nothing."""
+"""What usually goes wrong, looked at one after the other; each finding says what to do.
 
+Changes nothing, but that an object store gets a small object, which is removed again."""
+
+import fcntl
 import os
 import shutil
 import socket
@@ -17,15 +20,15 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from offbeat import models
+from offbeat.destinations import MAX_DESTINATIONS
 from offbeat.settings import Settings
 from offbeat.storage import ObjectStorage
-from offbeat.store import StoreError, connect, deliveries, destinations, devices, notes, now_ms, only_server
+from offbeat.store import connect, deliveries, destinations, devices, notes, now_ms
 
 CONNECT_TIMEOUT_S = 5.0
 FEW_BYTES, TOO_FEW_BYTES = 2 * 10**9, 200 * 10**6
 CERTIFICATE_SOON = timedelta(days=365)
 DAY_MS = 86_400_000
-MAX_DESTINATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -180,13 +183,9 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
-    if settings.data.is_dir():
-        try:
-            with only_server(settings):
-                pass
-        except StoreError:
-            yield _answers(settings)
-            return
+    if _is_served(settings):
+        yield _answers(settings)
+        return
     yield Finding("ok", "server", "is not running")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     for key, port in (("OFFBEAT_PORT", settings.port), ("OFFBEAT_DEVICE_PORT", settings.device_port)):
@@ -198,6 +197,18 @@ def _server(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "bad", "port", f"{key}={port} with OFFBEAT_HOST={settings.host!r}: {error.strerror}. {remedy}"
             )
+
+
+def _is_served(settings: Settings) -> bool:
+    """Whether an `offbeat serve` holds the data folder's lock, which stays as it is."""
+    try:
+        with open(settings.data / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _answers(settings: Settings) -> Finding:

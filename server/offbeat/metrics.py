@@ -14,7 +14,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # Durations are of what ended within the last hour.
 RECENT_MS = 3_600_000
 NOTE_STATES = ("receiving", "received", "transcribing", "transcribed", "delivered", "deleted")
-DELIVERY_STATES = ("pending", "delivered", "ended")
+DELIVERY_STATES = ("pending", "delivered", "in_doubt", "ended")
 
 
 class _Figures(Collector):

@@ -34,6 +34,8 @@ MAX_DURATION_MS = 2 * 3_600_000
 # Notes that wait for their text; beyond that the server takes no more from people and scripts, only from devices.
 MAX_WAITING = 10_000
 BATCH = 500
+# A note of which nothing more came for so long may be deleted, though it is not here as a whole.
+GIVEN_UP_MS = 86_400_000
 LISTED = [column for column in notes.c if column.name not in ("words", "transcript")]
 DELIVERED: list[sa.ColumnElement[Any]] = [
     *[column for column in deliveries.c if column.name != "body"],
@@ -229,8 +231,12 @@ class Notebook:
         Raises Refused (404, 409)."""
         with self._store.write() as connection:
             row = self._existing(connection, note_id)
-            if row.state == "receiving":
-                raise Refused(409, "this note is still arriving: its device holds the rest of it")
+            if row.state == "receiving" and not self._is_given_up(connection, row):
+                raise Refused(
+                    409,
+                    "this note is still arriving: its device holds the rest of it. It can be deleted once nothing has "
+                    f"come for {GIVEN_UP_MS // 3_600_000} hours, or when the device was removed",
+                )
             said = ("text", "title", "words", "transcript", "language", "trouble", "edited_ms")
             connection.execute(
                 sa.update(notes)
@@ -253,6 +259,17 @@ class Notebook:
                 .values(set_aside=False, starts=0, trouble=None, attempt=row.attempt + 1)
             )
             pipeline.enqueue_note(connection, note_id, row.attempt + 1)
+
+    def _is_given_up(self, connection: sa.Connection, row: sa.Row[Any]) -> bool:
+        """Whether the rest of a note that is arriving will not come, as far as one can tell."""
+        of_it = sa.select(devices.c.revoked_ms).where(devices.c.id == row.device_id)
+        if connection.scalar(of_it) is not None:
+            return True
+        try:
+            came_ms = int(self._store.note_path(row.id).stat().st_mtime * 1000)
+        except FileNotFoundError:
+            came_ms = row.created_ms
+        return now_ms() - came_ms > GIVEN_UP_MS
 
     @staticmethod
     def _existing(connection: sa.Connection, note_id: str) -> sa.Row[Any]:

@@ -1,11 +1,9 @@
 """The application on the page's port: the page itself, and the API of the folder `api`."""
 
 import asyncio
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -15,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from offbeat import __version__, api, log
+from offbeat import __version__, api, storage_errors
 from offbeat.api.access import COOKIE, Here, Parts, Problem, needs, problems
 from offbeat.notebook import Refused
 from offbeat.people import People
@@ -123,22 +121,7 @@ def _handle_errors(app: FastAPI) -> None:
         }
         return _problem(405, "this path does not take this method", {"Allow": ", ".join(sorted(allowed))})
 
-    def storage_refuses(error: Exception, full: bool) -> Response:
-        log.get().error("the storage refuses", error=str(error))
-        detail = "no space left on the server" if full else "the server's storage refuses; its log says why"
-        return _problem(507 if full else 503, detail, {"Connection": "close"})
-
-    @app.exception_handler(sa.exc.OperationalError)
-    async def database_refuses(_request: Request, error: sa.exc.OperationalError) -> Response:
-        return storage_refuses(error, "full" in str(error.orig))
-
-    @app.exception_handler(OSError)
-    async def disk_refuses(_request: Request, error: OSError) -> Response:
-        return storage_refuses(error, error.errno in (errno.ENOSPC, errno.EDQUOT))
-
-    @app.exception_handler(Exception)
-    async def broken(_request: Request, _error: Exception) -> Response:
-        return _problem(500, "the server is broken; its log says why")
+    storage_errors.handle(app, _problem)
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

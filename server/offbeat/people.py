@@ -93,6 +93,13 @@ class People:
             connection.execute(sa.insert(sign_ins).values(token_hash=token_hash(token), expires_ms=now + SIGN_IN_MS))
         return token
 
+    def nobody_yet(self) -> bool:
+        """Whether nobody has a way in: no browser is signed in, or was of late, and there is no password."""
+        if self.has_password():
+            return False
+        with self._store.read() as connection:
+            return connection.scalar(sa.select(sessions.c.token_hash).limit(1)) is None
+
     def sign_in_by_link(self, token: str, address: str, name: str) -> str | None:
         """A session's token for that of a link, which ends with that. None where it is not valid. Raises TooOften."""
         self._failures.check(address, time.monotonic())

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from offbeat.certificate import Certificate
+from offbeat.certificate import Certificate, only_at_server
 from offbeat.protocol import DEVICE_ID
 from offbeat.store import Store, desired, devices, iso, now_ms
 from offbeat.tokens import new_token, token_hash
@@ -35,7 +35,8 @@ class Added:
 
 
 def add(store: Store, name: str, app: App) -> Added:
-    """Adds a device. Raises StoreError where the certificate cannot be read."""
+    """Adds a device. Raises StoreError where the certificate cannot be read, or is on another machine."""
+    only_at_server(store)
     token = new_token()
     certificate = Certificate(store)
     with store.write() as connection:

@@ -30,6 +30,8 @@ from offbeat.settings import Settings
 from offbeat.storage import ObjectStorage
 
 BUSY_TIMEOUT_MS = 30_000
+# Of a transaction in PostgreSQL in which nothing happens.
+IDLE_TIMEOUT_MS = 60_000
 # The advisory lock that stands in PostgreSQL for SQLite's write lock.
 WRITE_LOCK = 0x0FFBEA7
 # Databases kept from before a migration, the newest ones.
@@ -283,8 +285,10 @@ def connect(settings: Settings) -> sa.Engine:
     if settings.database_url:
         url = sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
         # A process whose machine is gone must be known as dead within seconds (offbeat/pipeline.py, take_over).
+        # One that hangs in a transaction, with the write lock, must not stop all the others for ever.
         options = (
             "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=8000"
+            f" -c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
         )
         return sa.create_engine(
             url,
@@ -388,7 +392,6 @@ class Store:
             settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (settings.notes, settings.cache, settings.models):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            self.is_new = not settings.database.exists()
             if on_sqlite:
                 # Made here so that it is readable to its owner only; SQLite gives its other files the same mode.
                 os.close(os.open(settings.database, os.O_CREAT | os.O_RDWR, 0o600))
@@ -410,9 +413,8 @@ class Store:
     def _migrate(self, config: Config) -> None:
         """To the newest revision, in one transaction."""
         if self.engine.dialect.name == "postgresql":
-            with self.write() as connection:
+            with self.write(patient=True) as connection:  # another process may be at it, and copies all of it before
                 before = MigrationContext.configure(connection).get_current_revision()
-                self.is_new = before is None
                 if before not in (None, ScriptDirectory.from_config(config).get_current_head()):
                     keep_before_migration(self.settings, str(before), config, connection)
                 config.attributes["connection"] = connection
@@ -445,10 +447,16 @@ class Store:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction that holds the write lock from its beginning, so what it reads stays so until it commits."""
+    def write(self, patient: bool = False) -> Iterator[sa.Connection]:
+        """A transaction that holds the write lock from its beginning, so what it reads stays so until it commits.
+
+        `patient`: with PostgreSQL it waits for the lock, and may do something else meanwhile, for as long as it takes.
+        Raises sqlalchemy's OperationalError where the lock is not to be had within BUSY_TIMEOUT_MS."""
         with self.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
+                if patient:
+                    connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
+                    connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE_LOCK})
             else:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -96,6 +96,14 @@ def offer(store: Store, device_id: str, version: str) -> None:
         connection.execute(sa.update(devices).where(devices.c.id == device_id).values(update_version=version))
 
 
+def withdraw(store: Store, device_id: str) -> None:
+    """Offers a device nothing any more. What it has taken already stays. Raises UpdateError."""
+    with store.write() as connection:
+        known = sa.update(devices).where(devices.c.id == device_id, devices.c.revoked_ms.is_(None))
+        if not connection.execute(known.values(update_version=None)).rowcount:
+            raise UpdateError(f"there is no device {device_id!r}; `offbeat device list` shows them")
+
+
 def offered(connection: sa.Connection, device: sa.Row[Any], report: CheckIn) -> dict[str, str] | None:
     """`update` of the answer to a check-in: what the device does not run yet, can load, and has not gone back from."""
     version = device.update_version

@@ -401,6 +401,10 @@ def test_notes_then_a_password(visit: Callable[..., Visitor], server: ServerProc
         assert pendant.patch(pendant.new_id(), SPOKEN).status == 200
         expect(page.locator(".note").first.locator(".state")).to_have_text("delivered")
         assert receiver.wait(2)[1].json["data"]["text"] == SENTENCE
+        # The one that came before there was anywhere to send it to.
+        page.locator(".note").last.get_by_role("button", name="Send to http").click()
+        expect(page.locator(".note").last.locator(".state")).to_have_text("delivered")
+        assert len({got.json["data"]["id"] for got in receiver.wait(3)[1:]}) == 2
 
     # Correct, search, delete.
     first = page.locator(".note").first

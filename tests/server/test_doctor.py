@@ -31,8 +31,10 @@ def test_before_running_and_stopped(tmp_path: Path) -> None:
     with server:
         done = server.command("doctor")
         assert "runs and answers at http://127.0.0.1" in done.stdout and "bad" not in done.stdout
+    lock = (server.data / "lock").read_text(), (server.data / "lock").stat().st_mtime_ns
     done = server.command("doctor")
     assert "is not running" in done.stdout and "is free" in done.stdout
+    assert lock == ((server.data / "lock").read_text(), (server.data / "lock").stat().st_mtime_ns), "it changes nothing"
 
 
 def test_what_is_broken_is_found(

@@ -306,6 +306,8 @@ def test_metrics(inside: InsideApp) -> None:
     with inside.store.read() as connection:
         count = connection.scalar(sa.select(sa.func.count()).select_from(store.notes))
     assert sum(states.values()) == count and states["deleted"] >= 1
+    kinds = {sample.labels["state"] for sample in families["offbeat_deliveries"].samples}
+    assert kinds == {"pending", "delivered", "in_doubt", "ended"}
     assert families["offbeat_notes_queue_age_seconds"].samples[0].value > 0
 
 

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 from inside_app import BASE, InsideApp
-from offbeat import page
+from offbeat import cli, http_server, log, page, pipeline
 from offbeat.api.access import need_of
 from offbeat.people import ALL_FAILURES, FAILURES, FAILURES_S, SCOPES, Failures, TooOften
 from server_process import ServerProcess
@@ -178,3 +179,29 @@ def test_tokens_of_the_command_line(tmp_path: Path) -> None:
     server.command("token", "revoke", made["id"])
     done = server.command("token", "revoke", made["id"], check=False)
     assert done.returncode == 1 and "offbeat token list" in done.stderr
+
+
+def test_a_start_prints_a_link_until_somebody_has_signed_in(
+    inside: InsideApp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the database is not new: the first start was killed, or its link was too old when it was found."""
+
+    def starts() -> str:
+        with pytest.raises(StopIteration):
+            cli._serve(inside.store.settings)
+        return capsys.readouterr().out
+
+    def not_served(*_: object) -> None:
+        raise StopIteration
+
+    monkeypatch.setattr(log, "configure", lambda: None)
+    monkeypatch.setattr(http_server, "listen", lambda *_: None)
+    monkeypatch.setattr(http_server, "serve", not_served)
+    monkeypatch.setattr(pipeline, "Pipeline", lambda *_, **__: SimpleNamespace(deliveries=SimpleNamespace(emit=None)))
+    assert "/sign-in#" in starts() and "/sign-in#" in starts()
+    people = inside.people
+    session = people.sign_in_by_link(people.make_sign_in(), "", "a browser")
+    assert "sign-in" not in starts()
+    signed_in = people.session(session)
+    assert signed_in is not None and people.set_password(PASSWORD, None, None, True, "")
+    assert people.sessions() == [] and "sign-in" not in starts()

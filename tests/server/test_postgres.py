@@ -202,3 +202,21 @@ def test_a_worker_that_would_be_of_no_use_says_why(tmp_path: Path) -> None:
     done = server.command("worker", check=False)
     assert done.returncode == 1 and "cannot be used" in done.stderr
     assert "hidden" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_that_hangs_in_a_transaction_stops_the_others_for_a_while_only(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offbeat.store.BUSY_TIMEOUT_MS", 200)
+    monkeypatch.setattr("offbeat.store.IDLE_TIMEOUT_MS", 900)
+    opened = Store(Settings(data=tmp_path / "data", database_url=database_url))
+    try:
+        with pytest.raises(sa.exc.DBAPIError), opened.write() as hangs:
+            with pytest.raises(sa.exc.OperationalError, match="lock timeout"), opened.write():
+                pass
+            with opened.write(patient=True) as connection:  # until the other one is thrown out
+                time.sleep(1.0)
+                assert connection.scalar(sa.text("SELECT 1")) == 1
+            hangs.execute(sa.text("SELECT 1"))
+    finally:
+        opened.close()

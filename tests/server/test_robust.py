@@ -34,7 +34,7 @@ import pytest
 from device_client import DeviceClient
 from offbeat import store
 from offbeat.settings import Settings
-from server_process import DEMO_MODEL, ServerProcess, WebhookReceiver, until
+from server_process import DEMO_MODEL, ROOT, ServerProcess, WebhookReceiver, until
 
 SENTENCE = "remind me to buy milk tomorrow"
 
@@ -84,6 +84,139 @@ def test_a_locked_database(tmp_path: Path, spoken: bytes) -> None:
         offset = int(client.standing(second).headers.get("upload-offset", 0))
         assert client.patch(second, spoken, offset).status == 200
         until(lambda: {got.json["data"]["id"] for got in receiver.received} == {first, second}, 20, "both notes")
+
+
+# In the server: short patience, a transcriber that waits while the file `gate` is there, and, while `full` is there, a
+# disk on which nothing can be written.
+CAUSES = """
+import errno, os, sys, time
+from pathlib import Path
+if "serve" in sys.orig_argv:
+    import sqlite3
+    from contextlib import contextmanager
+    import sqlalchemy as sa
+    from offbeat import devices, pipeline, store, transcriber
+    store.BUSY_TIMEOUT_MS = 200
+    pipeline.HOUSEKEEPING_S = 0.7
+    folder = Path(__file__).parent
+
+    real_transcribe = transcriber.Transcriber._transcribe
+    def transcribe(self, model, path):
+        until_s = time.monotonic() + 20
+        while (folder / "gate").exists() and time.monotonic() < until_s:
+            (folder / "waits").touch()
+            time.sleep(0.02)
+        return real_transcribe(self, model, path)
+    transcriber.Transcriber._transcribe = transcribe
+
+    real_append = devices.Appender.write
+    def append(self, data):
+        if data and (folder / "full").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_append(self, data)
+    devices.Appender.write = append
+
+    real_write = store.Store.write
+    @contextmanager
+    def write(self):
+        with real_write(self) as connection:
+            yield connection
+            if (folder / "full").exists():
+                raise sa.exc.OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+    store.Store.write = write
+"""
+
+
+class Cause:
+    """A database that another program has locked, or a full disk: there between `begin` and `end`."""
+
+    def __init__(self, kind: str, server: ServerProcess, folder: Path) -> None:
+        self.kind, self.full = kind, folder / "full"
+        path = server.data / "offbeat.sqlite"
+        self.other = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+
+    def begin(self) -> None:
+        if self.kind == "locked":
+            self.other.execute("BEGIN IMMEDIATE")
+        else:
+            self.full.touch()
+
+    def end(self) -> None:
+        if self.kind == "locked":
+            self.other.execute("ROLLBACK")
+        else:
+            self.full.unlink()
+
+
+@pytest.mark.parametrize(("kind", "status"), [("locked", 503), ("full", 507)])
+def test_nothing_can_be_written_at_each_step(tmp_path: Path, spoken: bytes, kind: str, status: int) -> None:
+    """For longer than the server waits, while a note is uploaded, transcribed and delivered."""
+    folder = tmp_path / "causes"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(CAUSES)
+    with (
+        ServerProcess(tmp_path / "data", PYTHONPATH=f"{folder}:{ROOT / 'server'}") as server,
+        WebhookReceiver() as receiver,
+    ):
+        server.add_destination(receiver.url)
+        client = DeviceClient(server, server.add_device("p7", "pendant"))
+        first, second = client.new_id(), client.new_id()
+
+        def note(note_id: str) -> Any:
+            return server.get(f"/api/notes/{note_id}").json()
+
+        def delivered(note_id: str) -> list[tuple[str, bytes]]:
+            got = [one for one in receiver.received if one.json["data"]["id"] == note_id]
+            return [(one.headers["webhook-id"], one.body) for one in got]
+
+        note("none")  # signed in, before that cannot be written down
+        cause = Cause(kind, server, folder)
+
+        # While it is uploaded: the device hears that it must keep it.
+        cause.begin()
+        refused = client.patch(first, spoken)
+        assert refused.status == status, refused
+        assert client.standing(first).headers.get("upload-complete") != "?1"
+        cause.end()
+
+        # While it is transcribed: its state says so, and its text is not lost for good.
+        (folder / "gate").touch()
+        offset = int(client.standing(first).headers.get("upload-offset", 0))
+        assert client.patch(first, spoken, offset).status == 200
+        until((folder / "waits").exists, 20, "the transcription")
+        cause.begin()
+        (folder / "gate").unlink()
+        assert client.patch(second, spoken).status == status
+        time.sleep(1.5)  # the end of the transcription cannot be written down
+        one = note(first)
+        assert (one["state"], one["text"], receiver.received) == ("transcribing", None, []), one
+        cause.end()
+        until(lambda: delivered(first), 30, "the first note")
+        until(lambda: note(first)["state"] == "delivered", 10, "its state")
+
+        # While it is delivered: it came, and this cannot be written down. It comes again under its id.
+        def answer(_got: Any) -> int:
+            receiver.answers = lambda _got: 204
+            cause.begin()
+            return 204
+
+        receiver.answers = answer
+        offset = int(client.standing(second).headers.get("upload-offset", 0))
+        assert client.patch(second, spoken, offset).status == 200
+        until(lambda: delivered(second), 30, "the second note")
+        time.sleep(1.5)
+        one = note(second)
+        assert (one["state"], one["deliveries"][0]["state"]) == ("transcribed", "pending"), one
+        cause.end()
+        until(lambda: note(second)["state"] == "delivered", 30, "its state")
+        print(f"{kind}: delivered {len(delivered(first))} and {len(delivered(second))} times")
+        for note_id in (first, second):
+            assert len(set(delivered(note_id))) == 1, "one id, one body"
+            assert (note(note_id)["text"], note(note_id)["trouble"]) == (SENTENCE, None)
+        third = client.new_id()
+        assert client.patch(third, spoken).status == 200
+        until(lambda: delivered(third), 20, "another note")
+        cause.other.close()
 
 
 DEADLY = """

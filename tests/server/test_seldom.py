@@ -1,14 +1,18 @@
 """What seldom happens: broken files, revoked devices, a full database, a server that was set back to a backup."""
 
 import errno
+import hashlib
 import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -16,8 +20,9 @@ from inside_app import InsideApp
 from offbeat import certificate, destinations, doctor, metrics, registry, store, twin, updates
 from offbeat import devices as device_port
 from offbeat.deliveries import Deliveries
-from offbeat.notebook import Notebook
+from offbeat.notebook import Notebook, Refused
 from offbeat.pipeline import Pipeline
+from offbeat.protocol import Append
 from offbeat.sound import SoundError
 from offbeat.store import Store, notes, now_ms
 from offbeat.transcriber import ModelError, Transcript
@@ -32,6 +37,7 @@ class Inside(InsideApp):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.path = folder
         self.twins = Twins(self.store, emit=lambda *_: 0)
         self.devices = device_port.make_app(self.store, self.pipeline, self.twins)  # type: ignore[arg-type]
 
@@ -252,3 +258,87 @@ def test_a_try_that_breaks_is_a_try(inside: Inside, monkeypatch: pytest.MonkeyPa
     assert (delivery.state, delivery.tries) == (state, 1)
     assert [pause_s >= 5 for _, pause_s in queue.waiting] == ([] if ask else [True])
     assert "RuntimeError" in error and "secret" not in f"{error} {delivery.trouble}"
+
+
+def refused(kind: type[Exception], cause: Exception) -> Exception:
+    return kind("SELECT 1", {}, cause)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (refused(sa.exc.OperationalError, sqlite3.OperationalError("database is locked")), 503),
+        (refused(sa.exc.OperationalError, sqlite3.OperationalError("database or disk is full")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.DiskFull("could not extend file")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.IoError("write: No space left on device")), 507),
+        (refused(sa.exc.OperationalError, psycopg.errors.LockNotAvailable("lock timeout; the table is full")), 503),
+        (sa.exc.TimeoutError("QueuePool limit of size 20 overflow 10 reached"), 503),
+        (OSError(errno.ENOSPC, "x"), 507),
+        (OSError(errno.EIO, "x"), 503),
+        (RuntimeError("odd"), 500),
+    ],
+)
+def test_what_is_answered_when_the_storage_refuses(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def refuses() -> None:
+        raise error
+
+    page = inside.client("read")
+    device = TestClient(inside.devices, headers={"Authorization": f"Bearer {'x' * 43}"}, raise_server_exceptions=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(inside.store, "read", refuses)
+        answers = [page.get("/api/notes"), device.post("/api/device/check-in", json=REPORT)]
+    assert [(one.status_code, "detail" in one.json()) for one in answers] == [(status, True)] * 2
+    assert answers[0].json() == answers[1].json()
+
+
+def test_on_a_workers_machine_no_other_certificate_is_made(inside: Inside, tmp_path: Path) -> None:
+    inside.device("first")
+    elsewhere = inside.store.settings.model_copy(update={"data": tmp_path, "database_url": "postgresql://elsewhere"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inside.store, "settings", elsewhere)
+        with pytest.raises(store.StoreError, match="where `offbeat serve` runs"):
+            registry.add(inside.store, "far", "clock")
+        with pytest.raises(store.StoreError, match="where `offbeat serve` runs"):
+            certificate.make_next(inside.store)
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "certificate.pem").write_bytes((inside.path / "certificate.pem").read_bytes())
+        assert registry.add(inside.store, "near", "clock").id == "near"
+
+
+def test_a_note_that_never_comes_to_its_end_can_be_deleted(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    device_id, client = inside.device("dying")
+    uploads = device_port.Uploads(inside.store, SimpleNamespace(expect=lambda: None))  # type: ignore[arg-type]
+    append = Append(0, False, 4, hashlib.sha256(b"note").hexdigest(), "0" * 8, 0, 0, 2)
+    ids = [f"{device_id}-{number:016x}" for number in range(5)]
+    book = Notebook(inside.store)
+
+    def begin(note_id: str, ago_s: int) -> Path:
+        assert uploads.begin(note_id, device_id, append, now_ms() - ago_s * 1000) is None
+        path = inside.store.note_path(note_id)
+        path.write_bytes(b"no")
+        os.utime(path, (time.time() - ago_s,) * 2)
+        return path
+
+    monkeypatch.setattr(device_port, "MAX_RECEIVING", 3)
+    fresh, old, _ = begin(ids[0], 3600), begin(ids[1], 90_000), begin(ids[2], 3600)
+    assert begin(ids[0], 3600) == fresh, "the same one once more is no other"
+    with pytest.raises(device_port.Refused) as too_many:
+        begin(ids[3], 0)
+    assert too_many.value.status == 507
+    for note_id in (ids[0], ids[2]):
+        with pytest.raises(Refused, match="still arriving"):
+            book.delete(note_id)
+    book.delete(ids[1])
+    assert not old.exists()
+    standing = client.head(f"/api/device/notes/{ids[1]}")
+    assert (standing.status_code, standing.headers["Upload-Complete"]) == (204, "?1")
+    last = begin(ids[3], 0)
+    registry.revoke(inside.store, device_id)
+    book.delete(ids[3])
+    assert not last.exists()
+    last.write_bytes(b"note")  # its last piece came while it was deleted
+    assert uploads.finish(ids[3], append).id == ids[3] and not last.exists()
+    row = uploads.row(ids[3])
+    assert row is not None and row.state == "deleted"

@@ -7,6 +7,8 @@ import av
 import numpy as np
 import pytest
 from offbeat import sound
+from offbeat.notebook import MAX_DURATION_MS
+from offbeat.protocol import MAX_NOTE_BYTES
 
 LONG_S = 1200
 
@@ -68,3 +70,8 @@ def test_samples_are_kept_once(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert samples.dtype == np.float32 and peak_bytes < 1.5 * samples.nbytes
+
+
+def test_whatever_is_taken_in_can_be_decoded() -> None:
+    longest_samples = MAX_NOTE_BYTES // 256 * 505  # of a device: docs/protocol.md
+    assert max(longest_samples / sound.RATE_HZ, MAX_DURATION_MS / 1000) < sound.MAX_DECODED_S

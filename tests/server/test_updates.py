@@ -132,3 +132,9 @@ def test_from_the_package_to_the_device(server: ServerProcess, tmp_path: Path) -
     for path in ("2.1", "2.0/" + "0" * 64, "2.0/x", "..%2f2.0"):
         assert client.request("GET", f"/api/device/updates/{path}").status == 404, path
     assert client.request("GET", "/api/device/updates/2.0", token=new_token()).status == 401
+
+    server.command("update", "withdraw", "p9")
+    assert "update" not in check_in(client).json
+    assert client.request("GET", "/api/device/updates/2.0").status == 404
+    done = server.command("update", "withdraw", "p8", check=False)
+    assert done.returncode == 1 and "no device 'p8'" in done.stderr

@@ -15,8 +15,11 @@ group = typer.Typer(no_args_is_help=True, help="The certificate by which the dev
 def certificate_next() -> None:
     """Makes the certificate that the server will change to. The devices get it with their next check-ins."""
     with opened() as store:
-        certificate.make_next(store)
-        _print_not_told(store)
+        try:
+            certificate.make_next(store)
+            _print_not_told(store)
+        except StoreError as error:
+            fail(error)
 
 
 @group.command("switch")

@@ -35,6 +35,16 @@ def update_offer(
             fail(error)
 
 
+@group.command("withdraw")
+def update_withdraw(device: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """Takes an offer back. A version that the device has taken already stays there."""
+    with opened() as store:
+        try:
+            updates.withdraw(store, device)
+        except updates.UpdateError as error:
+            fail(error)
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds the group."""
     app.add_typer(group, name="update")

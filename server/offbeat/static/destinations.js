@@ -19,6 +19,27 @@ export function decisions(note) {
   });
 }
 
+let open = []; // where notes can go: [id, name]
+
+/** Where a note can be sent by hand; what a card shows of it changes with that. */
+export const choices = () => open;
+
+/** What sends a note with its text as it is now, once more or for the first time; null where there is nothing to send. */
+export function sender(note) {
+  if (note.text === null || open.length === 0) return null;
+  const place = make(
+    "select",
+    { "aria-label": "Where to" },
+    ...open.map(([id, name]) => make("option", { value: id }, name)),
+  );
+  const send = async () => {
+    await act("POST", `/notes/${encodeURIComponent(note.id)}/send`, { destination: place.value });
+    return "on its way";
+  };
+  if (open.length === 1) return button(`Send to ${open[0][1]}`, send);
+  return make("span", {}, button("Send to", send), place);
+}
+
 function describe(destination) {
   const words = [destination.recipe];
   if (destination.pending) words.push(`${destination.pending} on the way`);
@@ -137,6 +158,7 @@ export class Destinations {
   }
 
   draw(destinations) {
+    open = destinations.filter((one) => one.ended === null).map((one) => [one.id, one.name ?? one.to]);
     this.none.hidden = destinations.length > 0;
     this.cards.draw(destinations);
   }

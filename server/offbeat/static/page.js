@@ -1,5 +1,5 @@
 // The page: asks for the overview, redraws what changed.
-import { decisions, Destinations } from "./destinations.js";
+import { choices, decisions, Destinations, sender } from "./destinations.js";
 import { Devices } from "./devices.js";
 import { act, arrange, button, make } from "./elements.js";
 import { People } from "./people.js";
@@ -71,7 +71,7 @@ class NoteCard {
   }
 
   draw(note) {
-    const signature = JSON.stringify(note);
+    const signature = JSON.stringify([note, choices()]);
     if (signature === this.drawn || this.editing) return;
     this.drawn = signature;
     const doubt = doubtOf(note);
@@ -124,6 +124,7 @@ class NoteCard {
       { class: "actions" },
       note.text === null ? null : correct,
       note.state === "received" && note.trouble ? button("Try again", again) : null,
+      sender(note),
       button("Delete", remove),
     );
   }
@@ -239,9 +240,9 @@ async function poll() {
       overview = await answer.json();
       latest = overview.notes;
       if (older.length === 0) cursor = overview.next;
+      destinations.draw(overview.destinations);
       drawNotes();
       drawEmpty(overview);
-      destinations.draw(overview.destinations);
     }
     devices.draw(overview.devices, Date.now() + skewMs);
     complain("");
