@@ -67,7 +67,7 @@ SEARCH_POSTGRESQL = f"""
 WITH near AS MATERIALIZED (
   SELECT number FROM (
     SELECT number, title, text FROM notes WHERE number < :before ORDER BY number DESC LIMIT :near
-  ) AS newest WHERE {_WORDS} LIMIT :limit
+  ) AS newest WHERE {_WORDS} ORDER BY number DESC LIMIT :limit
 ), far AS (
   SELECT number FROM notes WHERE (SELECT count(*) FROM near) < :limit AND number < :before AND {_WORDS}
   ORDER BY number + 0 DESC LIMIT :limit
