@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,19 +25,23 @@ SENTENCE = "remind me to buy milk tomorrow"
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real PostgreSQL on a socket in a folder of its own."""
+def postgresql() -> Iterator[Any]:
+    """A real PostgreSQL on a socket in a folder of its own.
+
+    Not one of pytest's: root's PostgreSQL runs as another user, to whom each pytest that starts closes those folders.
+    """
     import warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the package that carries it
-        import pgserver
+    with tempfile.TemporaryDirectory(prefix="offbeat-postgresql-") as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the package that carries it
+            import pgserver
 
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    try:
-        yield server
-    finally:
-        server.cleanup()
+            server = pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield server
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture
