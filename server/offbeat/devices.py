@@ -220,7 +220,8 @@ class Uploads:
     def finish(self, note_id: str, append: Append) -> Confirmation:
         """Checks the stored bytes, syncs them and their folder, commits the row and its job.
 
-        Raises Refused (422) when they do not have the digest announced; they are dropped then."""
+        Raises Refused: 422 when they do not have the digest announced, and are dropped; 503 when the note was deleted
+        meanwhile."""
         path = self._store.note_path(note_id)
         sync_file(path)
         with open(path, "rb") as file:
@@ -237,7 +238,10 @@ class Uploads:
         self._store.keep_sound(note_id)
         recording = self._head(path, length)
         with self._store.write() as connection:
-            row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one()
+            row = connection.execute(sa.select(notes).where(notes.c.id == note_id)).one_or_none()
+            if row is None:  # its beginning was deleted while the last piece came
+                path.unlink(missing_ok=True)
+                raise Refused(503, "this note was deleted here while it arrived; send it anew")
             if row.state != "receiving":  # another process has received it, and it may be delivered by now
                 if row.state == "deleted":  # while its last piece came
                     self._store.remove_sound(note_id)

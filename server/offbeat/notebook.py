@@ -60,11 +60,29 @@ def terms(query: str) -> list[str]:
     return re.findall(r"\w+", query)[:20]
 
 
+NEAR = 1000
+# The expression is the one of the index (migration 0004), or that is not used; `+ 0`: nor is the order of the numbers.
+_WORDS = "to_tsvector('simple', coalesce(title, '') || ' ' || coalesce(text, '')) @@ to_tsquery('simple', :query)"
+SEARCH_POSTGRESQL = f"""
+WITH near AS MATERIALIZED (
+  SELECT number FROM (
+    SELECT number, title, text FROM notes WHERE number < :before ORDER BY number DESC LIMIT :near
+  ) AS newest WHERE {_WORDS} ORDER BY number DESC LIMIT :limit
+), far AS (
+  SELECT number FROM notes WHERE (SELECT count(*) FROM near) < :limit AND number < :before AND {_WORDS}
+  ORDER BY number + 0 DESC LIMIT :limit
+)
+SELECT number FROM near UNION SELECT number FROM far
+"""
+
+
 def search(dialect: str, words: list[str], before: int | None, limit: int) -> sa.ColumnElement[bool]:
     """The condition that title and text have, between them, words that begin with all of these.
 
-    In SQLite the index itself finds the newest `limit` notes before `before`: it has them in order of their numbers,
-    and of a common word it would find most notes. It knows none that are deleted, for they have no words."""
+    The newest `limit` notes before `before`, found from the newest on: of a common word an index would find most notes.
+    SQLite's index has them in order of their numbers. PostgreSQL's has not, and its planner does not know how common a
+    word is: there the newest NEAR notes are read, and the index is asked only where those are too few. Notes that are
+    deleted are never found, for they have no words."""
     if dialect == "sqlite":
         found = sa.text(
             "SELECT rowid FROM notes_search WHERE notes_search MATCH :query AND rowid < :before"
@@ -75,10 +93,13 @@ def search(dialect: str, words: list[str], before: int | None, limit: int) -> sa
             found.bindparams(query=query, before=2**62 if before is None else before, limit=limit)
         )
     query = " & ".join(f"'{word}':*" for word in words)
-    return sa.text(
-        "to_tsvector('simple', coalesce(notes.title, '') || ' ' || coalesce(notes.text, ''))"
-        " @@ to_tsquery('simple', :query)"
-    ).bindparams(query=query)  # type: ignore[return-value]
+    found = sa.text(SEARCH_POSTGRESQL).bindparams(
+        sa.bindparam("before", 2**62 if before is None else before, sa.BigInteger),
+        query=query,
+        limit=limit,
+        near=NEAR,
+    )
+    return notes.c.number.in_(found)
 
 
 def _delivery(row: sa.Row[Any]) -> dict[str, Any]:
@@ -228,7 +249,8 @@ class Notebook:
     def delete(self, note_id: str) -> None:
         """Leaves a tombstone, which still confirms the note to its device, and removes the sound.
 
-        Raises Refused (404, 409)."""
+        A note that never came to its end leaves none: its device, should it come back, has the whole of it, and begins
+        anew. Raises Refused (404, 409)."""
         with self._store.write() as connection:
             row = self._existing(connection, note_id)
             if row.state == "receiving" and not self._is_given_up(connection, row):
@@ -237,6 +259,11 @@ class Notebook:
                     "this note is still arriving: its device holds the rest of it. It can be deleted once nothing has "
                     f"come for {GIVEN_UP_MS // 3_600_000} hours, or when the device was removed",
                 )
+            if row.state == "receiving":
+                connection.execute(sa.delete(notes).where(notes.c.id == note_id))
+                self._store.note_path(note_id).unlink(missing_ok=True)
+                log.get().info("beginning of a note deleted", note=note_id)
+                return
             said = ("text", "title", "words", "transcript", "language", "trouble", "edited_ms")
             connection.execute(
                 sa.update(notes)

@@ -29,8 +29,8 @@ class NoPipeline:
 class InsideApp:
     """`client(scope)` is somebody with a token of that scope, `client()` somebody without any."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(Settings(data=folder))
+    def __init__(self, folder: Path, database_url: str = "") -> None:
+        self.store = Store(Settings(data=folder, database_url=database_url))
         self.pipeline = NoPipeline()
         self.app = page.make_app(self.store, self.pipeline, Twins(self.store, emit=lambda *_: 0))  # type: ignore[arg-type]
         self.people = self.app.state.parts.people

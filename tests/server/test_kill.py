@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from device_client import DeviceClient
 from server_process import ServerProcess, WebhookReceiver, until
-from test_postgres import Worker, check_bodies, database_url, postgresql
+from test_postgres import Worker, check_bodies, database_url, postgresql, signed
 
 __all__ = ["database_url", "postgresql"]  # fixtures
 
@@ -67,11 +67,13 @@ def instants(chance: random.Random, count: int, at_most_s: float) -> Iterator[fl
         yield chance.uniform(0.0, at_most_s)
 
 
-def finish(server: ServerProcess, uploader: Uploader, receiver: WebhookReceiver, note_ids: list[str], s: float) -> None:
+def finish(
+    server: ServerProcess, uploader: Uploader, receiver: WebhookReceiver, note_ids: list[str], s: float, good: list[str]
+) -> None:
     uploader.join(s)
     assert not uploader.is_alive() and uploader.problems == []
     until(lambda: {got.json["data"]["id"] for got in receiver.received} == set(note_ids), s, "all notes")
-    check_bodies(receiver, set(note_ids))
+    check_bodies(receiver, set(note_ids), good)
 
     def rows() -> list[Any]:
         found: list[Any] = []
@@ -94,7 +96,7 @@ def finish(server: ServerProcess, uploader: Uploader, receiver: WebhookReceiver,
 def test_kills_of_the_only_process(tmp_path: Path, spoken: bytes, kills: int, count: int) -> None:
     chance = random.Random(20)
     with ServerProcess(tmp_path / "data") as server, WebhookReceiver() as receiver:
-        server.add_destination(receiver.url)
+        good = signed(receiver, server.add_destination(receiver.url))
         client = DeviceClient(server, server.add_device("p7", "pendant"))
         note_ids = [client.new_id() for _ in range(count)]
         uploader = Uploader(client, note_ids, spoken, pause_s=0.05)
@@ -103,7 +105,7 @@ def test_kills_of_the_only_process(tmp_path: Path, spoken: bytes, kills: int, co
             time.sleep(alive_s)
             server.kill()
             server.start()
-        finish(server, uploader, receiver, note_ids, 60 + count)
+        finish(server, uploader, receiver, note_ids, 60 + count, good)
         repeated = len(receiver.received) - count
         print(f"{kills} kills over {count} notes: 0 lost, {repeated} webhooks came again under their id")
 
@@ -119,7 +121,7 @@ def test_kills_of_workers_on_postgresql(
         WebhookReceiver() as receiver,
         ExitStack() as stack,
     ):
-        server.add_destination(receiver.url)
+        good = signed(receiver, server.add_destination(receiver.url))
         client = DeviceClient(server, server.add_device("p7", "pendant"))
         note_ids = [client.new_id() for _ in range(count)]
         uploader = Uploader(client, note_ids, spoken, pause_s=0.05)
@@ -137,5 +139,5 @@ def test_kills_of_workers_on_postgresql(
                 workers[which] = stack.enter_context(Worker(server, f"worker-again-{number}"))
         workers[0].process.kill()
         workers[0].process.wait(10)
-        finish(server, uploader, receiver, note_ids, 60 + count)
+        finish(server, uploader, receiver, note_ids, 60 + count, good)
         print(f"{kills} kills over {count} notes: 0 lost, {len(receiver.received) - count} webhooks came again")

@@ -332,13 +332,12 @@ def test_a_note_that_never_comes_to_its_end_can_be_deleted(inside: Inside, monke
             book.delete(note_id)
     book.delete(ids[1])
     assert not old.exists()
-    standing = client.head(f"/api/device/notes/{ids[1]}")
-    assert (standing.status_code, standing.headers["Upload-Complete"]) == (204, "?1")
+    assert client.head(f"/api/device/notes/{ids[1]}").status_code == 404  # its device can begin anew
     last = begin(ids[3], 0)
     registry.revoke(inside.store, device_id)
     book.delete(ids[3])
     assert not last.exists()
     last.write_bytes(b"note")  # its last piece came while it was deleted
-    assert uploads.finish(ids[3], append).id == ids[3] and not last.exists()
-    row = uploads.row(ids[3])
-    assert row is not None and row.state == "deleted"
+    with pytest.raises(device_port.Refused) as gone:
+        uploads.finish(ids[3], append)
+    assert gone.value.status == 503 and not last.exists() and uploads.row(ids[3]) is None
