@@ -64,8 +64,9 @@ pendant: setup  ## the same for a pendant
 	@$(BIN)/python tools/offbeat-board install --app $@ $(CABLE)
 	@$(BIN)/python tools/offbeat-board setup $(CABLE)
 
+# One process more than there are cores: many tests wait for a clock, a time-out or a server.
 test: check  ## all tests (about ten minutes on two cores the first time)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
+	@$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 --dist worksteal --durations 25
 
 check: setup  ## lint and types
 	@$(BIN)/ruff check --quiet .
