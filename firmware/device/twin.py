@@ -243,13 +243,18 @@ def certificates():
     """(pinned, next or None), DER, as this device has them. The clock must be ahead of the later one's first moment.
     OSError: it was never paired.
     """
-    with open(PINNED, "rb") as file:
-        pinned = file.read(4096)
+    pinned = _whole(PINNED)
     try:
-        with open(NEXT, "rb") as file:
-            return pinned, file.read(4096)
+        return pinned, _whole(NEXT)
     except OSError:
         return pinned, None
+
+
+def _whole(path):
+    # By its length: `read()` without one, or with a large one, wants a piece of the heap that there may not be.
+    length = os.stat(path)[6]
+    with open(path, "rb") as file:
+        return file.read(length)
 
 
 def change():
