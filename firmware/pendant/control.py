@@ -220,7 +220,9 @@ class Pendant:
         elif self._power.usb() or (self.update is not None and self.update.in_trial()):
             pass
         elif self._power.empty or diff(now, self._awake_until) >= 0:
-            self._post("sleep")
+            # Not while what could not be stored before is stored in this state, nor while a press is being debounced.
+            if not self._may_store.is_set() and self._button.settled():
+                self._post("sleep")
 
     async def store(self):
         """Writes recordings to the flash while it may; stops at the end of a chunk when it may not."""
@@ -436,6 +438,9 @@ class Pendant:
 
     def _sleep(self):
         """Light sleep until the button, the cable or the time for a talk; then deep sleep, which does not return."""
+        if self._events or not self._button.settled():
+            self._post("wake")
+            return
         self._microphone.stop()
         self._light.set(False)
         if self.link is not None:
@@ -444,6 +449,10 @@ class Pendant:
             self.wifi.off()
         while True:
             self._watchdog.feed()
+            if not self._button.settled():  # pressed while it prepared to sleep, or between two parts of it
+                self._microphone.start()
+                self._post("wake")
+                return
             began = ticks_ms()
             wait_ms = SLICE_MS
             if not self._takes:  # else memory must be kept
@@ -455,7 +464,7 @@ class Pendant:
                 wait_ms = min(wait_ms, deep_ms)
             if self.upload is not None and not self._power.empty:
                 wait_ms = min(wait_ms, diff(self._next_talk, began))
-            by_button = wait_ms > 0 and self._power.light_sleep(wait_ms)
+            by_button = wait_ms > 0 and self._power.light_sleep(wait_ms, self._button.down)
             now = ticks_ms()
             self._counter.at_ms(now)
             self._counter.dozed(diff(now, began))
@@ -480,7 +489,7 @@ class Pendant:
         kept = struct.pack(_KEPT, _MAGIC, min(self._naps + 1, 255), blocks)
         log.info("deep sleep" if ms is None else "deep sleep for %d s" % (ms // 1000))
         self.rtc.memory(self._times.pack(self.rtc, ticks_ms()) + kept)
-        self._power.deep_sleep(ms)
+        self._power.deep_sleep(ms, self._button.down)
 
     # Preparing what is not needed to hear
 

@@ -106,6 +106,23 @@ def test_a_press_in_sleep_records_at_once(pendant: Any, server: Any, sound: Any,
     board.run_until(lambda: len(server.check_ins) > before or asleep is in_light_sleep, timeout_s=20)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_hold_begun_as_it_goes_to_sleep_gives_a_note(pendant: Any, deep: bool) -> None:
+    """In steps of 10 ms across the moment of sleep, which is known to 0.1 s."""
+    board = started(pendant(config={"wifi": [], "sleep_after_s": 0 if deep else 300}))
+    board.run_until(lambda: board.level(MICROPHONE_POWER) == 0, timeout_s=130)
+    board.run(1)
+    say(board, None, 0.5)
+    released_us = board.now_us
+    board.run_until(lambda: board.is_asleep or board.level(MICROPHONE_POWER) == 0, timeout_s=30, step_s=0.01)
+    awake_s = (board.now_us - released_us) / 1e6
+    for holds, before_ms in enumerate(range(90, -70, -10), 2):
+        board.run(released_us / 1e6 + awake_s - before_ms / 1e3 - board.now_us / 1e6)
+        say(board, None, 0.6 + 0.7 * deep)
+        released_us = board.now_us
+        board.run_until(lambda: len(stored_ids(board)) == holds, timeout_s=4, step_s=0.1)  # noqa: B023
+
+
 def test_the_counter_goes_on_in_sleep(pendant: Any, server: Any, sound: Any) -> None:
     board = in_deep_sleep(pendant(rtc_ppm=30_000))
     board.run(3600)
