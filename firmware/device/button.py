@@ -91,8 +91,8 @@ class Button:
         return self._debounce.down
 
     def settled(self) -> bool:
-        """To be asked before a sleep: no change is under way, and all were taken. One that no interrupt told of, because
-        of the sleep before, is taken up here: then not.
+        """Whether no change is under way, and all were taken: to be asked before a sleep. One that no interrupt told
+        of, because of the sleep before, is taken up here.
         """
         down = not self._pin.value()
         if down != self._debounce.down and not self._debounce.busy():

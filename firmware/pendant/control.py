@@ -35,6 +35,8 @@ CHECK_IN_ASLEEP_MS = 21_600_000
 _LOOK_MS = 100
 _BATTERY_MS = 5_000
 _LATE_MS = 50  # a press is known 30 ms after its edge
+_LEAVING_MS = 500  # for the talk that a press cut short to close what it has open
+_LEAVING_STEP_MS = 5
 _CHUNK_BLOCKS = 16  # one block of LittleFS at a time, so that a press waits for one erase at most
 _KEPT = "<4sBi"  # over deep sleep: magic; sleeps since the server was reached; room on the flash, blocks, or -1
 _MAGIC = b"pen1"
@@ -157,7 +159,7 @@ class Pendant:
             if self.state == "tapped" and event == "tap":
                 self._tapped(at)
             if action == "record":
-                self._record(at)
+                await self._record(at)
             elif action == "drop":
                 self._drop()
             elif action == "stop":
@@ -170,7 +172,7 @@ class Pendant:
             elif action == "send":
                 self._sending = asyncio.create_task(self._talk())
             elif action == "leave":
-                self._leave()
+                await self._leave()
             elif action == "rest":
                 self._rest()
             elif action == "sleep":
@@ -199,7 +201,7 @@ class Pendant:
                 if self._power.empty:
                     self._post("empty")
             if self.state in states.RECORDING:
-                self._light.set(self._microphone.valid)
+                self._light.set(self._microphone.recording and self._microphone.valid)
             elif self.state == "tapped":
                 if diff(now, self._alone_at) > _LATE_MS:
                     self._post("alone")
@@ -219,15 +221,17 @@ class Pendant:
             self._light.pattern("low battery")
         elif self._power.usb() or (self.update is not None and self.update.in_trial()):
             pass
+        elif self._may_store.is_set() or not self._button.settled():
+            pass  # what could not be stored before is tried in this state, too
         elif self._power.empty or diff(now, self._awake_until) >= 0:
-            # Not while what could not be stored before is stored in this state, nor while a press is being debounced.
-            if not self._may_store.is_set() and self._button.settled():
-                self._post("sleep")
+            self._post("sleep")
 
     async def store(self):
         """Writes recordings to the flash while it may; stops at the end of a chunk when it may not."""
         while True:
             await self._may_store.wait()
+            if not self._may_store.is_set():
+                continue  # a press came first: `wait` returns once it was set
             if self.spool is None:  # just started, and somebody was quick
                 await asyncio.sleep_ms(_LOOK_MS)
             elif not self._takes:
@@ -252,12 +256,12 @@ class Pendant:
         self._naps = 0
         self._try_again()
 
-    def _record(self, at):
+    async def _record(self, at):
         self._used = at
         self._naps = 0
         self._warned = False
         self._may_store.clear()
-        self._leave()
+        await self._leave()
         blocks = self._room_blocks()
         if self._power.empty or blocks < LEAST_ROOM_BLOCKS:
             self._try_again()
@@ -268,7 +272,7 @@ class Pendant:
             else:
                 self._light.pattern("refused")
                 log.error("no room to record: %d blocks; let it send what waits" % blocks)
-            self._post("refused")
+            self._events.insert(0, ("refused", at))  # before what was pressed since
             return
         if not self._takes:
             self._microphone.free()
@@ -276,10 +280,16 @@ class Pendant:
         self._microphone.begin(at, blocks)
         self._light.set(self._microphone.valid)
 
-    def _leave(self):
-        if self._sending is not None:
-            self._sending.cancel()  # closes its connection; the server keeps what has come
-            self._sending = None
+    async def _leave(self):
+        talk, self._sending = self._sending, None
+        if talk is None:
+            return
+        talk.cancel()  # closes its connection; the server keeps what has come
+        # And its file, if there is an update: that writes to the flash. The ring holds a second from before.
+        for _ in range(_LEAVING_MS // _LEAVING_STEP_MS):
+            if talk.done():
+                break
+            await asyncio.sleep_ms(_LEAVING_STEP_MS)
 
     def _room_blocks(self):
         room = min(self._microphone.room(), LONGEST_S * adpcm.SAMPLE_RATE_HZ // adpcm.BLOCK_SAMPLES)
@@ -300,8 +310,8 @@ class Pendant:
         if take is None:
             log.error("nothing was heard: no sample came from the microphone")
         else:
+            self._takes.append(take)  # first: the stamp needs memory, and is tried again when it is stored
             take.stamp = self._times.stamp(take.start)
-            self._takes.append(take)
             log.info("recorded %d ms, lost %d samples" % (take.blocks * adpcm.BLOCK_SAMPLES // 16, take.lost))
         if not self._takes:
             self._microphone.free()
@@ -316,6 +326,7 @@ class Pendant:
         take = self._takes[0]
         try:
             if self._writer is None:
+                take.stamp = take.stamp or self._times.stamp(take.start)
                 self._writer = self.spool.writer(self.spool.new_id())
                 self._stored_blocks = 0
                 self._writer.write(wav.header(self._writer.note_id, take.stamp, take.lost, take.blocks))

@@ -100,7 +100,7 @@ class Power:
         self._machine.reset()
 
     def deep_sleep(self, ms, held: bool):
-        """Ends this run. Until the button, the cable or, if `ms` is not None, so many milliseconds. `held`: as above."""
+        """Ends this run. Until the button, the cable or, if `ms` is not None, so many ms. `held`: as above."""
         self._arm(held)
         if ms is None:
             self._machine.deepsleep()
