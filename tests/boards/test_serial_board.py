@@ -134,6 +134,12 @@ def test_what_is_said_at_the_raw_prompt_is_not_kept_in_the_log(board: SerialBoar
     assert "a secret" not in board.board.console and "an answer" in board.board.console
 
 
+def test_the_log_is_of_this_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "console.txt").write_text("what an older run said")
+    with SerialBoard(tmp_path, BOARD) as board:
+        assert board.board.console == ""
+
+
 @pytest.mark.parametrize("program", ["while True: pass", "import time\nwhile True: time.sleep(1)"])
 def test_ctrl_c_ends_a_program_that_waits_and_one_that_does_not(line: Line, program: str) -> None:
     line.say(b"\x01" + program.encode() + b"\x04")

@@ -145,7 +145,7 @@ def check(result: board_checks.Result, good: bool | None) -> str:
     return result.said
 
 
-def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Against a stand-in that answers as docs/server.md has it; its refusals say what to do."""
     token, der = "t" * 43, b"\x30\x03\x02\x01\x01"
     line = {"id": "hall", "token": token, "certificate": base64.b64encode(der).decode(), "port": 8443}
@@ -163,6 +163,9 @@ def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
             with pytest.raises(Trouble, match=what) as refused:
                 board_setup.pair(url, "Hall", "clock", None)
             assert "a-token-for-the-api" not in str(refused.value) and "short" not in str(refused.value)
+        answers += [(201, line)]  # paired is paired, also if the zone's name could not be told: this one knows no PATCH
+        assert board_setup.pair(url, "Hall", "clock", None, "Europe/Athens").id == "hall"
+        assert "was not told the zone Europe/Athens" in capsys.readouterr().out
     with pytest.raises(Trouble, match="is the server running"):
         board_setup.pair(url, "Hall", "clock", None)
     monkeypatch.setenv("OFFBEAT_DEVICE_LINE", json.dumps(line))
