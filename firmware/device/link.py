@@ -52,6 +52,7 @@ class Link:
         self._context: Any = None
         self._stream: Any = None
         self._answering = False  # the first byte of the present answer has come
+        self.reached = False  # the last request had a connection, verified, and its head was sent
         self._buffer = memoryview(bytearray(max(PIECE_BYTES, HEAD_BYTES)))
 
     async def request(self, method: str, path: str, headers=(), body=None, into=None):
@@ -93,6 +94,10 @@ class Link:
         """
         return (await self.request("GET", path, into=(sink, most_bytes)))[:2]
 
+    def certificates(self) -> tuple:
+        """The pinned one, and the next if there is one."""
+        return (self._certificate,) if self.next_der is None else (self._certificate, self.next_der)
+
     def _take_other(self):
         """Try the next certificate in place of the pinned one, or the pinned one again."""
         self._certificate, self.next_der = self.next_der, self._certificate
@@ -127,11 +132,12 @@ class Link:
 
     async def _exchange(self, method, path, headers, body, into):
         finished = False
-        self._answering = False
+        self._answering = self.reached = False
         try:
             if self._stream is None:
                 await self._bounded(self._connect(), CONNECT_S, "connecting")
             await self._send(self._head(method, path, headers, body))
+            self.reached = True
             if isinstance(body, tuple):
                 await self._send_file(*body)
             elif body:

@@ -38,6 +38,7 @@ _LATE_MS = 50  # a press is known 30 ms after its edge
 _LEAVING_MS = 500  # for the talk that a press cut short to close what it has open
 _LEAVING_STEP_MS = 5
 _CHUNK_BLOCKS = 16  # one block of LittleFS at a time, so that a press waits for one erase at most
+_UNMEASURED_BLOCKS = 1902  # a minute: pressed at power-on, before the room on the flash is known
 _KEPT = "<4sBi"  # over deep sleep: magic; sleeps since the server was reached; room on the flash, blocks, or -1
 _MAGIC = b"pen1"
 
@@ -97,6 +98,10 @@ class Pendant:
     def now(self):
         """(the counter's mark, its milliseconds now, the part of them asleep), for an upload."""
         return self._times.now(ticks_ms())
+
+    def busy(self) -> bool:
+        """Something is being said, or is in memory alone."""
+        return self.state in states.RECORDING or bool(self._takes)
 
     def room_s(self) -> int:
         """How long a recording could be that began now."""
@@ -261,6 +266,8 @@ class Pendant:
         self._naps = 0
         self._warned = False
         self._may_store.clear()
+        if self.wifi is not None:
+            self.wifi.give_way()
         await self._leave()
         blocks = self._room_blocks()
         if self._power.empty or blocks < LEAST_ROOM_BLOCKS:
@@ -293,9 +300,8 @@ class Pendant:
 
     def _room_blocks(self):
         room = min(self._microphone.room(), LONGEST_S * adpcm.SAMPLE_RATE_HZ // adpcm.BLOCK_SAMPLES)
-        if self._flash_blocks is not None:
-            room = min(room, self._flash_blocks - sum(take.blocks for take in self._takes))
-        return room
+        flash = _UNMEASURED_BLOCKS if self._flash_blocks is None else self._flash_blocks
+        return min(room, flash - sum(take.blocks for take in self._takes))
 
     def _drop(self):
         self._light.set(False)
@@ -423,7 +429,15 @@ class Pendant:
         from device.walltime import set_ms
 
         set_ms(self.rtc, time_ms)
+        self._advance()  # a server whose clock is wrong could not be verified any more
         self._times.told(time_ms, ticks_ms())
+
+    def _advance(self):
+        """Sets the clock to where both certificates are valid, if it is behind."""
+        from device.walltime import advance, not_before
+
+        for der in self.link.certificates():
+            advance(self.rtc, not_before(der))
 
     def _report(self):
         """The pendant's own part of a check-in (docs/protocol.md)."""
@@ -510,6 +524,10 @@ class Pendant:
 
         await self._no_recording()  # somebody was quick; mending would write to the flash
         spool = Spool("/notes", settings["device"], os.urandom)
+        if spool.interrupted():  # to mend that, it must know all others
+            while not spool.load():
+                await asyncio.sleep_ms(0)  # the button may want the board
+            await self._no_recording()
         mended = spool.recover()
         if mended is not None:
             log.error(mended)
@@ -524,7 +542,6 @@ class Pendant:
         from device.cable import Cable
         from device.link import Link
         from device.update import Update
-        from device.walltime import advance, not_before
         from device.wifi import Wifi
 
         from pendant.upload import Upload
@@ -532,12 +549,11 @@ class Pendant:
         await self._no_recording()
         self._sleep_after_s = settings.get("sleep_after_s", SLEEP_AFTER_S)
         pinned, following = twin.certificates()
-        # To the later of the two, or the one that verifies the server may count as not yet valid.
-        advance(self.rtc, not_before(following or pinned))
         self.wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF), "/network")
         server, token = settings["server"], settings["token"]
         self.link = Link(server["host"], server["port"], pinned, token, ready=self._microphone.brace)
         self.link.next_der, self.link.changed = following, twin.change
+        self._advance()
         me = twin.identity("pendant", board["name"], machine)
 
         def counter_ms():

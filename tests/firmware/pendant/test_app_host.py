@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -374,3 +375,92 @@ def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
     pendant._may_store.clear()
     pendant._look_idle(0)
     assert pendant._events == [("sleep", 0)]
+
+
+def test_the_clock_is_not_set_to_before_the_certificates(control: Any, certificate: Any) -> None:
+    """A server whose clock is years behind must not lock itself out."""
+    from device.link import Link
+    from device.walltime import not_before
+
+    class Rtc:
+        now = (2000, 1, 1, 0, 0, 0, 0, 0)
+
+        def datetime(self, fields: tuple[int, ...] | None = None) -> tuple[int, ...]:
+            if fields is not None:
+                self.now = (*fields[:3], 0, *fields[4:7], 0)
+            return self.now
+
+    older, newer = (certificate(days_before=days)[2] for days in (30, 2))
+    for pinned, following in ((older, newer), (newer, older), (newer, None)):
+        pendant = made(control)
+        pendant.rtc = Rtc()
+        pendant._times.told = lambda time_ms, ticks: None
+        pendant.link = Link("192.0.2.1", 1, pinned, "")
+        pendant.link.next_der = following
+        pendant._told(1_577_836_800_000)  # 2020
+        year, month, day, _, hour, minute, second, _ = pendant.rtc.datetime()
+        assert (year, month, day, hour, minute, second) == not_before(newer)
+        pendant._told(1_900_000_000_000)
+        assert pendant.rtc.datetime()[0] == 2030
+
+
+def test_before_the_room_on_the_flash_is_known_a_recording_is_short(control: Any) -> None:
+    pendant = recording(control, blocks=100_000)
+    assert pendant.room_s() == 60
+    pendant._flash_blocks = 50_000
+    assert pendant.room_s() == 599
+    pendant._flash_blocks = 40
+    assert pendant.room_s() == 1
+
+
+def test_it_is_busy_until_what_was_said_is_stored(control: Any) -> None:
+    pendant = recording(control)
+    for state, takes, busy in (("idle", [], False), ("ending", [], True), ("storing", [1], True), ("idle", [1], True)):
+        pendant.state, pendant._takes = state, takes
+        assert pendant.busy() == busy, state
+
+
+def test_a_note_that_was_cut_off_is_mended_in_steps_beside_many(
+    control: Any, sleeps: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A press must not wait for the list of them, nor may it be mended while that press records."""
+    from pendant import spool, wav
+
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"{number:06d}-{number:016x}.wav").write_bytes(b"")
+    note = wav.header("p7-" + "f" * 16, {"counter": "0badc0de", "start_ms": 1, "asleep_ms": 0}, 0, 2) + bytes(256)
+    (folder / "storing").write_bytes(note)
+    pendant = recording(control)
+    pendant.state = "idle"
+    known = [0]
+    made: list[Any] = []
+
+    class Here(spool.Spool):
+        def __init__(self, path: str, device: str, random: Any) -> None:
+            super().__init__(str(folder), device, random)
+            made.append(self)
+
+    monkeypatch.setattr(spool, "Spool", Here)
+
+    async def press_near_the_end() -> None:
+        while known[-1] < 90:
+            await asyncio.sleep(0)
+            known.append(len(made[0]._records) // 12 if made else 0)
+        pendant.state = "recording"
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (folder / "storing").exists()
+        pendant.state = "idle"
+        await asyncio.sleep(99)
+
+    asyncio.run(go_on(press_near_the_end(), hold(pendant.open_spool({"device": "p7"}))))
+    assert max(after - before for before, after in pairwise(known)) <= 16
+    assert not (folder / "storing").exists() and pendant.spool.waiting == 101
+
+
+async def hold(work: Any) -> None:
+    """It, and then nothing."""
+    await work
+    await asyncio.sleep(99)
