@@ -254,8 +254,8 @@ def readme(board: dict[str, Any], kept: str) -> str:
         "It must tick once a second, not sweep. How to open it, reach its coil and cut that free of its own circuit:\n"
         "[build-clock, step 2](../../docs/build-clock.md#2-open-the-movement). The pulses in `board.json` are a "
         "beginning,\n"
-        "found on no movement: the [calibration](../../docs/clock.md#the-movement-and-its-calibration) finds what yours "
-        "needs.\n"
+        "found on no movement: the [calibration](../../docs/clock.md#the-movement-and-its-calibration) finds what "
+        "yours needs.\n"
     )
     return (
         f"# {board['name']}\n\n"
