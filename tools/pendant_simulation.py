@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -49,6 +50,7 @@ COUNTS = ("recorded", "delivered", "waiting", "lost", "doubled", "damaged", "los
 OF_A_PATCH = ("413", "taken", "dropped", "wrong digest", "lost answer", "reset")
 FAULTS = ("500", "503", "507", "401", "redirect", "garbage", "too long", "no length", "truncated", *OF_A_PATCH)
 KINDS = (*["hold"] * 5, *["cut"] * 4, "hands-free", "tap", "outage", "hang", "wait")  # what a step may be
+FLASHED = "FLASH WRITTEN WHILE RECORDING"
 SETTLE_S = 1800  # of simulated time, for what waits when the faults have ended; back-off is 300 s at most
 
 
@@ -100,6 +102,22 @@ def _path(path: list[str]) -> None:
 def _sequence(seed: int, firmware: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Sequence(Path(folder), seed, firmware) as sequence:
         return sequence.play()
+
+
+def watched(firmware: Path, folder: Path) -> Path:
+    """A copy in `folder` of the pendant's firmware that says FLASHED each time the flash is written while recording."""
+    shutil.copytree(firmware, folder)
+    control = folder / "pendant" / "control.py"
+    marker = "        if self._power.woken_by_button:\n"
+    text = control.read_text()
+    assert text.count(marker) == 1
+    put_in = (
+        "        import machine\n"
+        "        ears = self._microphone\n"
+        f"        machine.I2S.flash.during.append(lambda us: print({FLASHED!r}) if ears.recording else None)\n"
+    )
+    control.write_text(text.replace(marker, put_in + marker))
+    return folder
 
 
 class FlashReader:
@@ -330,7 +348,7 @@ class Sequence:
         }  # fmt: skip
         self._board = Board(
             folder, board=json.loads(BOARD.read_text()), config=config, files={"server.der": self._server.der},
-            seed=seed, firmware=firmware, heap_kb=6144,
+            seed=seed, firmware=watched(Path(firmware), folder / "firmware"), heap_kb=6144,
         )  # fmt: skip
         self._reader = FlashReader(folder / "flash.img")
 
@@ -461,6 +479,8 @@ class Sequence:
         console = self._board.console[self._read_to :]
         console = console[: console.rfind("\n") + 1]
         self._read_to += len(console)
+        if FLASHED in console:
+            self._trouble("the flash was written while recording")
         recorded = len(re.findall(r"^recorded \d+ ms", console, re.MULTILINE))
         self._recorded += recorded
         self._ledger["recorded"] += recorded
