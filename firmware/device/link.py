@@ -2,7 +2,8 @@
 
 The server is verified against its pinned certificate with the host name `offbeat`, whatever address is dialled
 (docs/protocol.md). Everything that comes back is bounded, and every wait has a time-out. A call may be repeated with no
-harm, so a request that finds the kept connection closed is sent once more over a new one.
+harm, so a request to which nothing of an answer came over the kept connection, because it was closed or for a time-out,
+is sent once more over a new one: it may wait twice for each of them.
 """
 
 import asyncio
