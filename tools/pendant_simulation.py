@@ -323,20 +323,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path, bytes]:
-    """(certificate, key, certificate in DER) as a server's: P-256, self-signed, name `offbeat`."""
+def make_certificate(
+    folder: Path, name: str = "offbeat", days_before: float = 1, days_after: float = 30
+) -> tuple[Path, Path, bytes]:
+    """(certificate, key, certificate in DER) as a server's, self-signed, P-256. Valid since and for so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "offbeat")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("offbeat")]), critical=False)
+        .not_valid_before(now - datetime.timedelta(days=days_before))
+        .not_valid_after(now + datetime.timedelta(days=days_after))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
