@@ -13,7 +13,11 @@ import sys
 
 TRIAL_MS = 600_000
 TRIES = 3  # a cut of power must not condemn a good version; a version that cuts itself must not go on for ever
+BUSY_MS = 5_000  # to wait with the end of a trial while the application is busy
+BUSY_TIMES = 132  # 11 minutes: as long as a recording and its storing may take
 WATCHDOG_MS = 120_000  # of a trial, until the new version arms its own
+
+_app = None  # the application's module, when it runs; its function `busy`, if it has one, is asked before a reset
 
 
 def read(root: str) -> dict:
@@ -64,8 +68,17 @@ def give_up(root: str) -> bool:
     return True
 
 
+def busy() -> bool:
+    """Whether the application says that a reset would lose something now."""
+    try:
+        return bool(_app.busy())
+    except Exception:  # it does not run, has nothing to say, or is broken, which is why its trial ends
+        return False
+
+
 def start() -> None:
     """Reads the configuration and runs the application that it names. What is called here must be in every version."""
+    global _app
     from device import config
 
     # Collect early and often while modules are compiled: otherwise a small heap ends up in pieces too small for use.
@@ -74,14 +87,21 @@ def start() -> None:
     board = config.load_board("/board.json")
     if settings["app"] != board["app"]:
         raise config.ConfigError("app is %r, but this board is a %s" % (settings["app"], board["app"]))
-    app = __import__(settings["app"] + ".app", None, None, ("main",))
-    asyncio.run(app.main(settings, board))
+    _app = __import__(settings["app"] + ".app", None, None, ("main",))
+    asyncio.run(_app.main(settings, board))
 
 
 def run() -> None:
     import machine
 
-    def fail(_timer):
+    left = BUSY_TIMES
+
+    def fail(timer):
+        nonlocal left
+        if timer is not None and left and busy():
+            left -= 1
+            timer.init(mode=machine.Timer.ONE_SHOT, period=BUSY_MS, callback=fail)
+            return
         try:
             ended = give_up("")
         except OSError as error:  # the tries are counted: the last of them ends it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import getpass
 import socket
 import subprocess
@@ -50,37 +49,12 @@ def snippet(tmp_path: Path) -> Iterator[Snippets]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path, bytes]]:
     """make(name, days_before, days_after) -> (certificate PEM, key PEM, certificate DER), self-signed, P-256."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    import pendant_simulation
 
     def make(name: str = "offbeat", days_before: float = 1, days_after: float = 30) -> tuple[Path, Path, bytes]:
-        folder = tmp_path_factory.mktemp("certificate")
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=days_before))
-            .not_valid_after(now + datetime.timedelta(days=days_after))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
+        return pendant_simulation.make_certificate(
+            tmp_path_factory.mktemp("certificate"), name, days_before, days_after
         )
-        chain, secret = folder / "certificate.pem", folder / "key.pem"
-        chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        secret.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return chain, secret, made.public_bytes(serialization.Encoding.DER)
 
     return make
 

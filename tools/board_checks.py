@@ -16,7 +16,7 @@ from typing import Any
 from board_port import BoardFailed, Cable
 
 WIFI_S = 15
-SERVER_S = 8  # mpremote gives up an answer after 10 s
+SERVER_S = 8  # a TLS handshake takes such a chip one or two
 PRESS_S = 15
 LISTEN_S = 3
 BLINKS = 3
@@ -145,6 +145,16 @@ def wifi(cable: Cable, ssid: str, password: str) -> Result:
     return Result(False, f"WiFi {ssid!r}: {why}")
 
 
+def any_wifi(cable: Cable, networks: list[dict[str, str]]) -> Result:
+    """Joins the first network that can be joined, as the firmware does."""
+    results = []
+    for network in networks:
+        results.append(wifi(cable, network["ssid"], network["password"]))
+        if results[-1].good:
+            return results[-1]
+    return Result(False, "; ".join(result.said for result in results))
+
+
 def server(cable: Cable) -> Result:
     """Asks the server over the WiFi that is joined, verified by the pinned certificate, with the board's token."""
     cable.feed()
@@ -174,7 +184,7 @@ def light(cable: Cable, board: dict[str, Any], ask: Ask) -> Result:
     )
 
 
-def button(cable: Cable, board: dict[str, Any], tell: Tell) -> Result:
+def button(cable: Cable, board: dict[str, Any], ask: Ask, tell: Tell) -> Result:
     pin = board["pins"]["button"]
     tell(f"  press the button and let go, within {PRESS_S} s")
     cable.run(PRESS.format(button=pin))
@@ -187,8 +197,11 @@ def button(cable: Cable, board: dict[str, Any], tell: Tell) -> Result:
             False, f"pin {pin} is low without a press: a short to GND, or legs of the button that belong together"
         )
     if len(seen) < 3:
+        pressed = ask("Nothing came. Did you press it?")
         return Result(
-            False, f"nothing came: is the button between pin {pin} and GND? Across the corner if it has 4 legs"
+            False if pressed else None,
+            f"nothing came, or nobody pressed it: is the button between pin {pin} and GND? Across the corner if it has "
+            "4 legs",
         )
     return Result(True, "pressed and let go")
 
@@ -238,7 +251,7 @@ def microphone(cable: Cable, board: dict[str, Any], ask: Ask, tell: Tell) -> Res
 
 
 def coil(cable: Cable, board: dict[str, Any], ask: Ask) -> Result:
-    """Ten ticks; the clock does not know of them."""
+    """Ten ticks; the clock does not know of them, and its hands are to be set again."""
     from clock_calibration import Pulse, program
 
     movement = board["movement"]
@@ -273,20 +286,38 @@ def meter(level_dbfs: float) -> str:
     return "#" * filled + "." * (30 - filled) + f" {level_dbfs:4.0f} dBFS"
 
 
-def all_of(cable: Cable, board: dict[str, Any], config: dict[str, Any], ask: Ask, tell: Tell) -> bool:
-    """Every part that this board has; tells each result. False: one of them does not work."""
+def coil_in_use(cable: Cable, board: dict[str, Any], ask: Ask, tell: Tell) -> Result:
+    """The coil of a clock that may show the right time: only if that may be lost."""
+    if not ask(f"The coil is tried with {COIL_TICKS} ticks, after which the hands have to be set again. Do it?"):
+        return Result(None, "not tried, so that the hands stay right")
+    result = coil(cable, board, ask)
+    tell(
+        "  The clock does not know of these ticks. Set the hands: hold the button for a second, and "
+        "it stops near 12; turn hour and minute hand to 12:00; a short press is one step of the seconds hand; then "
+        "hold it once more"
+    )
+    return result
+
+
+def all_of(
+    cable: Cable, board: dict[str, Any], config: dict[str, Any], ask: Ask, tell: Tell, in_use: bool = True
+) -> bool:
+    """Every part that this board has; tells each result. False: one of them does not work.
+
+    in_use: it was set up before, so that a clock's hands may be right.
+    """
     checks: list[tuple[str, Callable[[], Result]]] = [
         ("light", lambda: light(cable, board, ask)),
-        ("button", lambda: button(cable, board, tell)),
+        ("button", lambda: button(cable, board, ask, tell)),
     ]
     if "battery" in board["pins"]:
         checks.append(("battery", lambda: battery(cable, board)))
     if board["app"] == "pendant":
         checks.append(("microphone", lambda: microphone(cable, board, ask, tell)))
     else:
-        checks.append(("coil", lambda: coil(cable, board, ask)))
+        checks.append(("coil", lambda: coil_in_use(cable, board, ask, tell) if in_use else coil(cable, board, ask)))
     if config["wifi"]:
-        checks.append(("WiFi", lambda: wifi(cable, config["wifi"][0]["ssid"], config["wifi"][0]["password"])))
+        checks.append(("WiFi", lambda: any_wifi(cable, config["wifi"])))
         if "server" in config:
             checks.append(("server", lambda: server(cable)))
     all_good = True

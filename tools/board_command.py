@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from board_port import Trouble
+from board_port import LONGEST_S, WATCHDOG_S, Trouble
 
 MODULES = ("board_flash", "board_install", "board_setup", "board_console", "board_notes")
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"offbeat-board: {trouble}")
     except KeyboardInterrupt:
         sys.exit(
-            "offbeat-board: stopped; the same command again takes it up. The board starts anew by itself after five "
-            "minutes, or when it is plugged out and in, with what it ran before"
+            "offbeat-board: stopped; the same command again takes it up. The board starts again; where it did not, it "
+            f"does so by itself after {WATCHDOG_S // 60} minutes ({LONGEST_S // 60} in setup and test), or when it is "
+            "plugged out and in"
         )

@@ -6,44 +6,52 @@ import argparse
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 
-import serial
-from board_port import Cable, Trouble, add_port, find
+from board_port import AGAIN_S, APPEARS_S, Cable, Trouble, add_port, find, stopped
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
 
-BAUD = 115_200
 #: After this time at the prompt the watchdog, which the firmware started and nobody can stop, restarts the board.
 SHELL_S = 3600
-AGAIN_S = 0.5
 
 
 def follow(port: str, out: TextIO, seconds: float | None = None) -> None:
     """Write what the board prints to `out`, for ever or for so many seconds. The board notices nothing of it.
 
     A port that goes away comes back: a board with USB of its own leaves it at each reset and in its sleep. Trouble if
-    it was never there.
+    it was not there within APPEARS_S. It is opened and closed by mpremote, which sets DTR and RTS in the order that
+    does not reset a board whose loader hangs on them.
     """
-    until = None if seconds is None else time.monotonic() + seconds
+    began = time.monotonic()
+    patience_s = APPEARS_S if seconds is None else min(APPEARS_S, seconds / 2)
     seen = False
-    while until is None or time.monotonic() < until:
+    while seconds is None or time.monotonic() < began + seconds:
         try:
-            with serial.Serial(port, BAUD, timeout=0.2) as line:
-                seen = True
-                while until is None or time.monotonic() < until:
-                    out.write(line.read(max(1, line.in_waiting)).decode(errors="replace").replace("\r\n", "\n"))
-                    out.flush()
-        except (OSError, serial.SerialException) as error:
-            if not seen:
+            transport = SerialTransport(port, timeout=0.2)
+        except (TransportError, OSError) as error:
+            if not seen and time.monotonic() > began + patience_s:
                 raise Trouble(f"{port} cannot be opened ({error}): is the board plugged in, and awake?") from error
-            out.write("\n(the board went away: it restarts, sleeps, or was unplugged; waiting)\n")
             time.sleep(AGAIN_S)
+            continue
+        line, seen = transport.serial, True
+        try:
+            while seconds is None or time.monotonic() < began + seconds:
+                out.write(line.read(max(1, line.in_waiting)).decode(errors="replace").replace("\r\n", "\n"))
+                out.flush()
+        except OSError:  # pyserial's SerialException is one
+            out.write("\n(the board went away: it restarts, sleeps, or was unplugged; waiting)\n")
+        finally:
+            with suppress(OSError):  # it is gone already
+                transport.close()
 
 
 def run_logs(options: argparse.Namespace) -> None:
     port = find(options.port)
     if options.restart:
-        with Cable(port) as cable:
-            cable.restart()
+        with stopped(port):
+            pass
     print(f"{port}: what it prints from now on; Ctrl-C ends this, and not the board", file=sys.stderr)
     try:
         follow(port, sys.stdout, options.seconds)
@@ -57,11 +65,11 @@ def run_shell(options: argparse.Namespace) -> None:
         pass
     print(f"the gadget stands still meanwhile, and starts by itself after {SHELL_S // 60} minutes at the latest")
     ended = subprocess.run([sys.executable, "-m", "mpremote", "connect", port, "resume", "repl"], check=False)
-    if ended.returncode:
-        raise Trouble(f"mpremote ended with {ended.returncode}; the board starts when it is plugged out and in")
-    with Cable(port) as cable:
-        cable.restart()
+    with stopped(port):
+        pass
     print("it starts again")
+    if ended.returncode:
+        raise Trouble(f"mpremote ended with {ended.returncode}")
 
 
 def add_parser(subparsers: Any) -> None:

@@ -249,11 +249,20 @@ def readme(board: dict[str, Any], kept: str) -> str:
     """The board's page: what is generated, and the notes of `kept`, the page as it was, from its `## Notes` on."""
     _, mark, notes = kept.partition("## Notes\n")
     guide = board["app"]
+    movement = (
+        "\n## The movement\n\n"
+        "It must tick once a second, not sweep. How to open it, reach its coil and cut that free of its own circuit:\n"
+        "[build-clock, step 2](../../docs/build-clock.md#2-open-the-movement). The pulses in `board.json` are a "
+        "beginning,\n"
+        "found on no movement: the [calibration](../../docs/clock.md#the-movement-and-its-calibration) finds what "
+        "yours needs.\n"
+    )
     return (
         f"# {board['name']}\n\n"
         f"A {board['app']} on an {board['chip']}. Step by step: [build-{guide}](../../docs/build-{guide}.md).\n"
         "All but the notes on this page is written by `tools/board_description.py draw` from `board.json`.\n\n"
         f"![wiring](wiring.svg)\n\n## Wires\n\n{pins_table(board)}\n\n## Parts\n\n{parts_table(board)}\n"
+        + (movement if guide == "clock" else "")
         + (f"\n## Notes\n{notes}" if mark else "")
     )
 

@@ -194,7 +194,10 @@ def app_for(chip: str, board: str | None, app: str | None) -> str:
 
 
 def write(image: Image, chip: Chip, erase: bool) -> None:
-    """Write an image to a chip. What is on its file system stays if the partitions do; else Trouble, unless `erase`."""
+    """Write an image to a chip. What is on its file system stays if the partitions do; else Trouble, unless `erase`.
+
+    What is in NVS does not stay, for the image is one piece and lies over it.
+    """
     if chip.name != image.chip:
         raise Trouble(f"the image is for an {image.chip}, but on the cable is an {chip.name}")
     if chip.flash_bytes < image.flash_bytes:

@@ -2,7 +2,9 @@
 
 The board starts the modules of the folder that its file `/active` names (firmware/main.py). The new ones go into the
 other folder, and the file is replaced by one rename when all of them are there and checked. So a cut at any moment
-leaves a board that starts what it started before, or the whole of the new, and the same command completes it.
+leaves a board that starts what it started before, or the whole of the new, and the same command completes it. The one
+exception: where a clock becomes a pendant or the other way round, two files change, and a cut between their renames
+leaves a board that starts nothing until the command was run again.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any, NamedTuple
 import board_description
 import board_port
 import package
-from board_port import Cable, Trouble, add_port, find
+from board_port import Cable, Trouble, add_port, stopped
 
 OLDEST_MICROPYTHON = (1, 24)
+NOTES = "/notes"
 SPARE_BLOCKS = 8  # for what LittleFS itself needs, and for `active`
 
 #: On the board: what is under a folder, as {path: (bytes, SHA-256)}; nothing of a folder that it has not.
@@ -197,6 +200,16 @@ def install(
     board = about(cable)
     description, write_description = choose(cable, board.chip, name, app)
     app = description["app"]
+    if (
+        write_description
+        and app != "pendant"
+        and cable.exists(NOTES)
+        and cable.value(f"__import__('os').listdir({NOTES!r})")
+    ):
+        raise Trouble(
+            f"notes that were not sent are on this board, and a {app} would never send them: `offbeat-board "
+            "backup-notes DIR --delete` takes them off first"
+        )
     with tempfile.TemporaryDirectory() as temporary:
         packed = Path(temporary) / "package"
         try:
@@ -295,10 +308,10 @@ def _check_room(cable: Cable, lengths: list[int]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    with Cable(find(options.port)) as cable, board_port.bar("to the board") as bar:
-        done = install(cable, options.board, options.app, bar)
+    with stopped(options.port) as cable:
+        with board_port.bar("to the board") as bar:
+            done = install(cable, options.board, options.app, bar)
         settings_of = cable.exists("/config.json") and cable.value(SETTINGS_OF)
-        cable.restart()
     print(
         f"{done.board}: {done.app} {done.version}, {done.files} modules, "
         + (f"{done.sent} bytes sent" if done.changed else "all of it was there already")

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import board_port
-from board_install import DIGESTS
-from board_port import Cable, Trouble, add_port, find
+from board_install import DIGESTS, NOTES
+from board_port import Cable, Trouble, add_port, stopped
 
-NOTES = "/notes"
 #: What `reset` leaves in the board's root: the firmware, and what the board is. All other files are the owner's.
 KEPT = ("main.py", "boot.py", "active", "board.json")
 
@@ -123,12 +122,11 @@ def reset(cable: Cable, drop_notes: bool) -> list[str]:
 
 
 def run_backup(options: argparse.Namespace) -> None:
-    with Cable(find(options.port)) as cable:
+    with stopped(options.port) as cable:
         with board_port.bar("from the board") as bar:
             notes = backup(cable, options.folder, bar)
         if options.delete:
             delete(cable, notes, options.folder)
-        cable.restart()
     if not notes:
         print("no note waits on the board")
         return
@@ -141,13 +139,10 @@ def run_backup(options: argparse.Namespace) -> None:
 
 
 def run_reset(options: argparse.Namespace) -> None:
-    with Cable(find(options.port)) as cable:
-        try:
-            if not options.yes and not _agreed(options.drop_notes):
-                raise Trouble("nothing was changed")
-            gone = reset(cable, options.drop_notes)
-        finally:
-            cable.restart()
+    with stopped(options.port) as cable:
+        if not options.yes and not _agreed(options.drop_notes):
+            raise Trouble("nothing was changed")
+        gone = reset(cable, options.drop_notes)
     print(f"gone: {', '.join(gone) or 'nothing, there was nothing'}. Next: `offbeat-board setup`")
     print("its token is valid until you end it: `offbeat device revoke NAME` on the server")
 

@@ -25,11 +25,15 @@ VENDORS = (0x303A, 0x10C4, 0x1A86, 0x0403, 0x2886, 0x239A)
 NAMES = "/dev/ttyUSB0 or /dev/ttyACM0 on Linux, /dev/cu.usbserial-… or /dev/cu.usbmodem… on macOS, COM3 on Windows"
 TRIES = 5
 AGAIN_S = 0.5
-#: How long one answer of the board may take; the SHA-256 of a note of ten minutes, 5 MB, is the longest.
+#: A board with USB of its own leaves its port at each restart; for so long it is looked for.
+APPEARS_S = 5.0
+#: How long the board may say nothing; the SHA-256 of all notes of a full flash, 8 MB, is the longest.
 ANSWER_S = 60.0
 #: The firmware arms the watchdog, and nothing but a reset ends that. So it is made anew with this time, long enough for
 #: what is done here and fed on the way; if the cable is pulled, the board starts by itself after it.
 WATCHDOG_S = 300
+#: The same for `setup` and `test`, in which people are asked.
+LONGEST_S = 1800
 PIECE_BYTES = 2048
 CABLE_ERRORS = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBADF)
 
@@ -50,10 +54,15 @@ def add_port(parser: argparse.ArgumentParser) -> None:
 
 
 def find(given: str | None) -> str:
-    """The port that was named, or the only one that looks like a board. Raises Trouble, with those there are."""
+    """The port that was named, or the only one that looks like a board, which may take APPEARS_S to come back from a
+    restart. Raises Trouble, with those there are."""
     if given:
         return given
-    found = sorted(port.device for port in list_ports.comports() if port.vid in VENDORS)
+    until = time.monotonic() + APPEARS_S
+    while not (found := sorted(port.device for port in list_ports.comports() if port.vid in VENDORS)):
+        if time.monotonic() >= until:
+            break
+        time.sleep(AGAIN_S)
     if len(found) == 1:
         return found[0]
     if found:
@@ -87,6 +96,7 @@ class Cable:
     def __init__(self, port: str, watchdog_s: int = WATCHDOG_S) -> None:
         self.port = port
         self._watchdog_s = watchdog_s
+        self._fed = time.monotonic()
         self._transport = _opened(port)
         # Where mpremote takes a port for a pseudo-terminal it reads without looking whether there is anything.
         self._transport.is_pty = False
@@ -166,31 +176,39 @@ class Cable:
     def feed(self, program: str = "") -> None:
         """Another WATCHDOG_S until the board restarts by itself; then it runs `program`."""
         self.run(f"import machine\nmachine.WDT(timeout={self._watchdog_s * 1000}).feed()\n{program}")
+        self._fed = time.monotonic()
+
+    def _pieces(self, progress: Callable[[int], None]) -> Callable[[int, int], None]:
+        """What mpremote calls after each piece of a file. A long file takes longer than the watchdog waits: feed it."""
+        done = 0
+
+        def report(so_far: int, _all: int) -> None:
+            nonlocal done
+            progress(so_far - done)
+            done = so_far
+            if time.monotonic() - self._fed > self._watchdog_s / 4:
+                self.feed()
+
+        return report
 
     def exists(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        return bool(self.value(f"{name!r} in __import__('os').listdir({folder or '/'!r})"))
+        """Whether there is a file or a folder."""
+        try:
+            self.run(f"import os\nos.stat({path!r})")
+        except BoardFailed as failure:
+            if "ENOENT" not in str(failure):
+                raise
+            return False
+        return True
 
     def read(self, path: str, progress: Callable[[int], None] = lambda count: None) -> bytes:
         """A file of the board. BoardFailed if there is none. progress: called with the number of each piece's bytes."""
-        done = 0
-
-        def report(there: int, _all: int) -> None:
-            nonlocal done
-            progress(there - done)
-            done = there
-
+        report = self._pieces(progress)
         return bytes(self._guarded(lambda: self._transport.fs_readfile(path, PIECE_BYTES, report)))
 
     def write(self, path: str, data: bytes, progress: Callable[[int], None] = lambda count: None) -> None:
         """Write a file as it comes; a cut leaves part of it. progress: called with the number of each piece's bytes."""
-        done = 0
-
-        def report(written: int, _all: int) -> None:
-            nonlocal done
-            progress(written - done)
-            done = written
-
+        report = self._pieces(progress)
         self._guarded(lambda: self._transport.fs_writefile(path, data, PIECE_BYTES, report))
 
     def replace(self, path: str, data: bytes) -> None:
@@ -208,12 +226,13 @@ class Cable:
 
 
 def _opened(port: str) -> SerialTransport:
-    """The port, for this program alone. For a moment another may look at a board that was just plugged in."""
-    for attempt in range(1, TRIES + 1):
+    """The port, for this program alone. A board that was just plugged in, or restarts, may be a moment away."""
+    until = time.monotonic() + APPEARS_S
+    while True:
         try:
             return SerialTransport(port, timeout=ANSWER_S)
         except (TransportError, OSError) as error:
-            if attempt == TRIES:
+            if time.monotonic() >= until:
                 text = (
                     f"{port} cannot be opened. Is it the right name ({NAMES}), is the board plugged in, and does no "
                     "other program use it?"
@@ -222,4 +241,22 @@ def _opened(port: str) -> SerialTransport:
                     text += " If permission is denied: `sudo usermod -aG dialout $USER`, then log in anew"
                 raise Trouble(text) from error
             time.sleep(AGAIN_S)
-    raise AssertionError(TRIES)
+
+
+@contextlib.contextmanager
+def stopped(port: str | None, watchdog_s: int = WATCHDOG_S) -> Iterator[Cable]:
+    """A board whose program is ended; it starts again at the end, however that comes. A Trouble then says so."""
+    with Cable(find(port), watchdog_s) as cable:
+        try:
+            yield cable
+        except BaseException as error:
+            try:
+                if not isinstance(error, Trouble):  # as Ctrl-C, in the middle of an answer
+                    cable._reach()
+                cable.restart()
+            except Trouble:  # gone: it starts when it is plugged in again, or by its watchdog
+                raise error from None
+            if isinstance(error, Trouble):
+                raise Trouble(f"{error}\nThe board starts again, with what is on it") from error
+            raise
+        cable.restart()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import getpass
+import ipaddress
 import json
 import os
 import secrets
@@ -12,14 +13,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import board_checks
+import board_install
 import requests
-from board_port import BoardFailed, Cable, Trouble, add_port, find
+from board_port import LONGEST_S, BoardFailed, Cable, Trouble, add_port, stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 if sys.path[:1] != [str(ROOT / "firmware")]:
@@ -36,9 +38,11 @@ API_TOKEN = "OFFBEAT_API_TOKEN"
 TIME_SERVERS = ["time.cloudflare.com", "ptbtime1.ptb.de", "ntp.nict.jp"]
 MOST_NETWORKS = 16
 HTTP_S = 15
-#: How long the questions may take, until the board starts by itself.
-LONGEST_S = 1800
 HERE, BY_HAND = "here", "by hand"
+
+
+#: For what the pairing brings, so that the rest can be checked before a device is added on the server.
+PLACEHOLDERS = {"device": "new", "token": "A" * 43, "server": {"host": "server", "port": 8443}}
 
 
 class Paired(NamedTuple):
@@ -76,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
     setup.add_argument("--pair-anew", action="store_true", help="even if the board is paired already")
     setup.add_argument("--no-test", action="store_true", help="do not try the parts afterwards")
     setup.set_defaults(run=run_setup)
-    test = subparsers.add_parser("test", help="try every part of a board that is set up; changes nothing on it")
+    test = subparsers.add_parser("test", help="try every part of a board that is set up; writes nothing to it")
     add_port(test)
     test.set_defaults(run=run_test)
 
@@ -122,8 +126,7 @@ def yes(question: str) -> bool | None:
 def choose_board(given: str | None, on_board: dict[str, Any]) -> dict[str, Any]:
     names = board_description.names()
     if not given:
-        known = [name for name in names if json.loads((ROOT / "boards" / name / "board.json").read_text())["name"]
-                 == on_board.get("name")]  # fmt: skip
+        known = [name for name in names if board_description.load(name)["name"] == on_board.get("name")]
         if on_board and not known:
             return on_board  # one of the owner's own
         print("Boards: " + ", ".join(names))
@@ -138,15 +141,15 @@ def choose_board(given: str | None, on_board: dict[str, Any]) -> dict[str, Any]:
     return board
 
 
-def choose_zone(given: str | None, known: str | None) -> str:
-    """A POSIX TZ string. Raises Trouble for what is neither that nor the name of a zone."""
+def choose_zone(given: str | None, known: str | None) -> tuple[str, str | None]:
+    """(POSIX TZ string, the zone's name if it was named). Raises Trouble for what is neither."""
     named = given if given is not None else ask("Time zone, by name:", known or _zone_here(), "--timezone")
     try:
         text = posix_tz(named)
         timezone.Zone(text)
     except ValueError as error:
         raise Trouble(f"--timezone {named!r}: {error}. A name is like Europe/Athens or America/New_York") from None
-    return text
+    return text, None if named == text else named
 
 
 def _zone_here() -> str | None:
@@ -157,7 +160,9 @@ def _zone_here() -> str | None:
 
 
 def choose_wifi(given: str | None, known: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The networks, the new one first; those that the board knows stay."""
+    """The networks, the new one first; those that the board knows stay, unless '' was given: then there are none."""
+    if given == "":
+        return []
     ssid = given if given is not None else ask("WiFi network:", known[0]["ssid"] if known else None, "--wifi")
     if not ssid:
         return known
@@ -175,18 +180,41 @@ def choose_wifi(given: str | None, known: list[dict[str, str]]) -> list[dict[str
 # Pairing
 
 
-def pair(server: str, name: str, app: str, host: str | None) -> Paired:
-    """Adds the device on the server, in the way that `server` says. Raises Trouble with what to do."""
+def pair(server: str, name: str, app: str, host: str | None, zone: str | None = None) -> Paired:
+    """Adds the device on the server, in the way that `server` says. Raises Trouble with what to do.
+
+    zone: the name of a clock's time zone, which a server that is reached over its API is told.
+    """
     if server == HERE:
         return _paired(_add_here(name, app), host or _own_address())
-    if server == BY_HAND:
-        print(f"On the server's machine:  offbeat device add '{name}' --app {app}")
-        line = ask_secret("Paste the line that it prints:", "OFFBEAT_DEVICE_LINE")
-        return _paired(line, host or ask("The server's address, as the board reaches it:", option="--server-host"))
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Trouble(f"--server {server!r}: not like http://192.168.1.5:8080, nor 'here', nor 'by hand'")
-    return _paired(_add_by_api(server.rstrip("/"), name, app), host or parts.hostname)
+    if server != BY_HAND:
+        parts = urlsplit(server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Trouble(f"--server {server!r}: not like http://192.168.1.5:8080, nor 'here', nor 'by hand'")
+        host = host or parts.hostname
+        if parts.scheme == "https" or _is_this_machine(parts.hostname) or _in_clear(server):
+            return _paired(_add_by_api(server.rstrip("/"), name, app, zone), host)
+    print(f"On the server's machine:  offbeat device add '{name}' --app {app}")
+    line = ask_secret("Paste the line that it prints:", "OFFBEAT_DEVICE_LINE")
+    return _paired(line, host or ask("The server's address, as the board reaches it:", option="--server-host"))
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _in_clear(server: str) -> bool:
+    """Whether to pair over a network that can read along. Where nobody is there to ask, it was asked for."""
+    print(
+        f"{server} is not encrypted: who can listen in that network can read the token for the server's API and the "
+        f"gadget's own. '{BY_HAND}' sends neither over it"
+    )
+    if not sys.stdin.isatty():
+        return True
+    return ask(f"Go on (yes), or pair {BY_HAND}?", BY_HAND).lower() in ("y", "yes")
 
 
 def _add_here(name: str, app: str) -> str:
@@ -210,7 +238,7 @@ def _add_here(name: str, app: str) -> str:
     return done.stdout
 
 
-def _add_by_api(server: str, name: str, app: str) -> str:
+def _add_by_api(server: str, name: str, app: str, zone: str | None) -> str:
     token = ask_secret(
         "A token for its API (`offbeat token create setup --scope admin` on the server prints one):", API_TOKEN
     )
@@ -226,13 +254,31 @@ def _add_by_api(server: str, name: str, app: str) -> str:
         )
     except requests.RequestException as error:
         raise Trouble(
-            f"{server} does not answer ({type(error).__name__}): is the server running, and the address right?"
+            f"{server} does not answer ({type(error).__name__}): is the server running, and the address right? If its "
+            f"page shows {name} all the same, remove that before you try again"
         ) from None
     if answer.status_code in (401, 403):
         raise Trouble(f"{server} refuses that token ({answer.status_code}): it needs the scope admin")
     if answer.status_code not in (200, 201):
         raise Trouble(f"{server}/api/devices answered {answer.status_code}: pair with --server '{BY_HAND}' instead")
+    if zone is not None:
+        _tell_zone(server, token, answer, zone)
     return answer.text
+
+
+def _tell_zone(server: str, token: str, added: requests.Response, zone: str) -> None:
+    """So that the server sends a new rule when the zone's law changes. Without it the clock keeps the rule of today."""
+    try:
+        answer = requests.patch(
+            f"{server}/api/devices/{added.json()['id']}",
+            json={"settings": {"timezone": zone}},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=HTTP_S,
+            allow_redirects=False,
+        )
+        answer.raise_for_status()
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        print(f"the server was not told the zone {zone} ({type(error).__name__}): choose it on its page later")
 
 
 def _paired(line: str, host: str) -> Paired:
@@ -263,48 +309,71 @@ def _own_address() -> str:
 # The commands
 
 
-@contextmanager
-def _stopped(port: str | None) -> Iterator[Cable]:
-    """The board's program ends, and starts again at the end, however that comes."""
-    with Cable(find(port), watchdog_s=LONGEST_S) as cable:
-        try:
-            yield cable
-        except BaseException:
-            with suppress(Trouble):  # gone: it starts when it is plugged in again
-                cable.restart()
-            raise
-        cable.restart()
-
-
 def run_setup(options: argparse.Namespace) -> None:
-    with _stopped(options.port) as cable:
+    with stopped(options.port, LONGEST_S) as cable:
         if not cable.exists("/main.py"):
             raise Trouble("the firmware is not on this board: `offbeat-board install` first")
         known = _read(cable, "/config.json")
         board = choose_board(options.board, _read(cable, "/board.json"))
+        _check_board(cable, board)
         same = known.get("app") == board["app"]
         config = {key: known[key] for key in known if same and key in device_config._CONFIG}
         config["app"] = board["app"]
         config["wifi"] = choose_wifi(options.wifi, known.get("wifi", []))
         if config["wifi"] and not options.no_test:
             _try_wifi(cable, config)
+        zone = None
         if board["app"] == "clock":
-            config["timezone"] = choose_zone(options.timezone, known.get("timezone"))
+            config["timezone"], zone = choose_zone(options.timezone, known.get("timezone"))
             config["mode"] = options.mode or config.get("mode", "vetinari")
             config["ntp"] = options.ntp or config.get("ntp", TIME_SERVERS)
             config.setdefault("seed", secrets.randbelow(1 << 30))
-        certificate = _pair(cable, options, board, config)
         try:
-            device_config.check(config)
-            device_config.check_board(board)
+            device_config.check(PLACEHOLDERS | config)
         except device_config.ConfigError as error:
             raise Trouble(f"{error}: nothing was written") from None
-        _write(cable, board, config, certificate)
+        certificate = _pair(cable, options, board, config, zone)
+        with _added(config["device"], certificate is not None):
+            device_config.check(config)
+            _write(cable, board, config, certificate)
         print(f"written: {config['device']}, a {board['app']} on {board['name']}")
-        good = options.no_test or board_checks.all_of(cable, board, config, yes, _tell)
+        if certificate is not None and "token" in known:
+            old = known["device"]
+            print(f"the token that it had as {old} works until you end it: `offbeat device revoke {old}` on its server")
+        good = options.no_test or board_checks.all_of(cable, board, config, yes, _tell, in_use=bool(known))
     if not good:
         raise Trouble("it is set up, but not all of it works: see above. Mend it, then `offbeat-board test`")
     print("It starts now. `offbeat-board logs` shows what it does")
+
+
+def _check_board(cable: Cable, board: dict[str, Any]) -> None:
+    """That the description is in order and of the chip on the cable, and that its firmware is what starts there."""
+    try:
+        device_config.check_board(board)
+    except device_config.ConfigError as error:
+        raise Trouble(f"board.json: {error}. --board takes another one") from None
+    chip = board_install.about(cable).chip
+    if chip != board["chip"]:
+        raise Trouble(f"{board['name']} has an {board['chip']}, but on the cable is an {chip}: say --board")
+    app, active = board["app"], board_install.state_of(cable).get("active", "")
+    folder = f"/{active}/{app}" if active else f"/{app}"
+    if not any(cable.exists(f"{folder}/app.{kind}") for kind in ("mpy", "py")):
+        raise Trouble(
+            f"the firmware of a {app} is not what starts on this board: `offbeat-board install --app {app}` first"
+        )
+
+
+@contextmanager
+def _added(device: str, is_new: bool) -> Iterator[None]:
+    """Whatever ends it between the pairing and the last byte written, the new device on the server is named."""
+    try:
+        yield
+    except BaseException as error:
+        left = f". The server has {device} already: remove that there, or it has it twice" if is_new else ""
+        if not isinstance(error, (Trouble, ValueError)):
+            print(f"not all of it is written: run setup again{left}")
+            raise
+        raise Trouble(f"{error}. Not all of it is written: run setup again{left}") from None
 
 
 def _try_wifi(cable: Cable, config: dict[str, Any]) -> None:
@@ -315,7 +384,9 @@ def _try_wifi(cable: Cable, config: dict[str, Any]) -> None:
     print(result.said)
 
 
-def _pair(cable: Cable, options: argparse.Namespace, board: dict[str, Any], config: dict[str, Any]) -> bytes | None:
+def _pair(
+    cable: Cable, options: argparse.Namespace, board: dict[str, Any], config: dict[str, Any], zone: str | None
+) -> bytes | None:
     """Puts device, token and server into `config`. The certificate to write; None: the one on the board stays."""
     paired_already = "token" in config and cable.exists("/server.der")
     if paired_already and options.server is None and not options.pair_anew:
@@ -339,6 +410,7 @@ def _pair(cable: Cable, options: argparse.Namespace, board: dict[str, Any], conf
         options.name or ask("Its name, for the server:", board["app"], "--name"),
         board["app"],
         options.server_host,
+        zone,
     )
     if paired.host in ("127.0.0.1", "localhost", "::1"):
         print(f"{paired.host} is the board itself to a real board: --server-host says where it reaches the server")
@@ -348,20 +420,21 @@ def _pair(cable: Cable, options: argparse.Namespace, board: dict[str, Any], conf
 
 
 def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certificate: bytes | None) -> None:
-    """The configuration last, each by one rename: until then the board is as it was."""
-    try:
-        if certificate is not None:
-            cable.replace("/server.der", certificate)
-            cable.run("import os\nif 'next.der' in os.listdir('/'): os.remove('/next.der')")
-        cable.replace("/board.json", json.dumps(board).encode())
-        cable.replace("/config.json", json.dumps(config).encode())
-    except Trouble as trouble:
-        again = f"; the server then has {config['device']} twice, remove the old one" if certificate is not None else ""
-        raise Trouble(f"{trouble}. Not all of it is written: run setup again{again}") from None
+    """The configuration last, each by one rename: until then the board is as it was.
+
+    What another server was to renew, or desired of another device, goes: its revisions are not the new one's.
+    """
+    if certificate is not None:
+        cable.replace("/server.der", certificate)
+        cable.run(
+            "import os\nfor name in ('next.der', 'settings.json'):\n if name in os.listdir('/'): os.remove('/' + name)"
+        )
+    cable.replace("/board.json", json.dumps(board).encode())
+    cable.replace("/config.json", json.dumps(config).encode())
 
 
 def run_test(options: argparse.Namespace) -> None:
-    with _stopped(options.port) as cable:
+    with stopped(options.port, LONGEST_S) as cable:
         try:
             board, config = board_checks.of_board(cable)
         except (BoardFailed, ValueError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -99,19 +98,19 @@ class Mpremote:
         self._connect = ["connect", port] if port else []
 
     def tick(self, count: int, polarity: int, pulse: Pulse) -> None:
-        command = shutil.which("mpremote")
-        if command is None:
-            raise CalibrationError("mpremote is not here: `pip install mpremote`, or `pipx install mpremote`")
         text = program(self._coil, count, polarity, pulse)
         limit_s = count / pulse.hz + 30
         try:
             done = subprocess.run(
-                [command, *self._connect, "exec", text], capture_output=True, text=True, timeout=limit_s, check=False
-            )
+                [sys.executable, "-m", "mpremote", *self._connect, "exec", text],
+                capture_output=True, text=True, timeout=limit_s, check=False,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise CalibrationError(f"the board did not finish {count} ticks within {limit_s:.0f} s") from error
         if done.returncode:
             said = (done.stderr or done.stdout).strip()[-500:]
+            if "No module named mpremote" in said:
+                raise CalibrationError("mpremote is missing: run `make setup`, and take .venv/bin/python")
             raise CalibrationError(f"mpremote ended with {done.returncode}; is the board connected? It said: {said}")
 
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import datetime
+import hashlib
+import hmac
 import json
 import multiprocessing
 import os
 import random
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -44,11 +47,21 @@ from sim.board import FIRMWARE, PARTITIONS, Board, BoardError
 HERE = Path(__file__).resolve().parent
 BOARD = HERE.parent / "boards" / "xiao-esp32s3" / "board.json"
 TOKEN = "s" * 43
-#: What the ledger counts. `recorded` = `delivered` + `waiting` + `lost` + `lost_to_cut`; `marked` ones are delivered.
-COUNTS = ("recorded", "delivered", "waiting", "lost", "doubled", "damaged", "lost_to_cut", "marked", "violations")
+START_S = 1.5  # after power-on, until a press is seen
+# A handshake may hold up the button's handler for so long: the hold is seen later, so it is shorter, or it is recorded
+# from the beginning of that time on.
+BLOCKED_S = 0.9
+SURELY_S = BLOCKED_S + 0.35  # what is no tap even so
+#: What the ledger counts. `holds`: of SURELY_S at least, of which `unheard` gave no recording. `recorded` = `delivered`
+#: + `waiting` + `lost` + `lost_to_cut`; `marked` ones are delivered.
+COUNTS = (
+    "holds", "unheard", "recorded", "delivered", "waiting", "lost", "doubled", "damaged", "lost_to_cut", "marked",
+    "violations",
+)  # fmt: skip
 OF_A_PATCH = ("413", "taken", "dropped", "wrong digest", "lost answer", "reset")
 FAULTS = ("500", "503", "507", "401", "redirect", "garbage", "too long", "no length", "truncated", *OF_A_PATCH)
 KINDS = (*["hold"] * 5, *["cut"] * 4, "hands-free", "tap", "outage", "hang", "wait")  # what a step may be
+FLASHED = "FLASH WRITTEN WHILE RECORDING"
 SETTLE_S = 1800  # of simulated time, for what waits when the faults have ended; back-off is 300 s at most
 
 
@@ -66,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def sound(ledger: dict[str, Any]) -> bool:
     """Whether nothing became of any note that must not."""
-    wrong = sum(ledger[key] for key in ("waiting", "lost", "doubled", "damaged", "violations"))
+    wrong = sum(ledger[key] for key in ("unheard", "waiting", "lost", "doubled", "damaged", "violations"))
     whole = ledger["recorded"] == ledger["delivered"] + ledger["lost_to_cut"]
     return wrong == 0 and whole and not ledger["troubles"]
 
@@ -100,6 +113,22 @@ def _path(path: list[str]) -> None:
 def _sequence(seed: int, firmware: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Sequence(Path(folder), seed, firmware) as sequence:
         return sequence.play()
+
+
+def watched(firmware: Path, folder: Path) -> Path:
+    """A copy in `folder` of the pendant's firmware that says FLASHED each time the flash is written while recording."""
+    shutil.copytree(firmware, folder)
+    control = folder / "pendant" / "control.py"
+    marker = "        if self._power.woken_by_button:\n"
+    text = control.read_text()
+    assert text.count(marker) == 1
+    put_in = (
+        "        import machine\n"
+        "        ears = self._microphone\n"
+        f"        machine.I2S.flash.during.append(lambda us: print({FLASHED!r}) if ears.recording else None)\n"
+    )
+    control.write_text(text.replace(marker, put_in + marker))
+    return folder
 
 
 class FlashReader:
@@ -137,6 +166,12 @@ class Server:
 
     def __init__(self, folder: Path, chance: random.Random, on_new_note: Any) -> None:
         self.model = Model("p7", TOKEN)
+        if chance.random() < 0.5:
+            self.model.revision, self.model.settings = 1, {"gain_db": chance.choice((-12, -6, 6, 12))}
+        if chance.random() < 0.3:  # one whose last file never comes: all that it writes, but no restart
+            self.model.update = "9.9.9"
+        self.files = [(f"pendant/m{number}.py", chance.randbytes(20_000)) for number in range(3)]
+        self.mpy = 0  # as reported
         self.chance = chance
         self.likely = 0.0
         self.goes_on = threading.Event()
@@ -244,6 +279,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._raw(b"HTTP/1.1 200 OK\r\n\r\n{}")
         if fault == "reset" and not length:
             return self._raw(b"")
+        if self.command == "GET" and "/updates/" in self.path:
+            return self._update(self.path.rsplit("/", 1)[1])
+        if self.command == "POST" and len(body) == length:
+            self.bad.mpy = json.loads(body)["mpy"]
         status, answered, content = model.answer(
             self.command, self.path, headers, body, time.time_ns() // 1_000_000, whole=len(body) == length
         )
@@ -254,6 +293,20 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "truncated" and status == 200:
             return self._raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content[:-9])
         return self._send(status, answered, content)
+
+    def _update(self, last: str) -> None:
+        by_digest = {hashlib.sha256(content).hexdigest(): (path, content) for path, content in self.bad.files}
+        if last == self.bad.model.update:
+            listed = [[path, len(content), sha256] for sha256, (path, content) in by_digest.items()]
+            told = {"version": last, "app": "pendant", "mpy": self.bad.mpy, "files": listed}
+            manifest = json.dumps(told).encode()
+            code = hmac.new(hashlib.sha256(TOKEN.encode()).digest(), manifest, "sha256").hexdigest()
+            return self._send(200, {"Offbeat-HMAC": code}, manifest)
+        path, content = by_digest[last]
+        if path == self.bad.files[-1][0]:
+            return self._send(404, {}, b"{}")
+        self.bad.faults["update"] += 1
+        return self._send(200, {}, content)
 
     def _raw(self, data: bytes) -> None:
         self.wfile.write(data)
@@ -270,20 +323,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path, bytes]:
-    """(certificate, key, certificate in DER) as a server's: P-256, self-signed, name `offbeat`."""
+def make_certificate(
+    folder: Path, name: str = "offbeat", days_before: float = 1, days_after: float = 30
+) -> tuple[Path, Path, bytes]:
+    """(certificate, key, certificate in DER) as a server's, self-signed, P-256. Valid since and for so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "offbeat")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("offbeat")]), critical=False)
+        .not_valid_before(now - datetime.timedelta(days=days_before))
+        .not_valid_after(now + datetime.timedelta(days=days_after))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -316,6 +371,9 @@ class Sequence:
         self._ledger: dict[str, Any] = dict.fromkeys(COUNTS, 0)
         self._read_to = 0  # of the console, characters
         self._recorded = self._stored = 0  # since the power came on
+        self._said: list[tuple[float, int]] = []  # the same: holds, in seconds, and when they ended
+        self._heard: list[float] = []  # and what was recorded
+        self._started_us = 0
         self._holding = False
         self._server = Server(folder, random.Random(seed + 1), self._look)
         self._sound = folder / "sound.wav"
@@ -330,7 +388,7 @@ class Sequence:
         }  # fmt: skip
         self._board = Board(
             folder, board=json.loads(BOARD.read_text()), config=config, files={"server.der": self._server.der},
-            seed=seed, firmware=firmware, heap_kb=6144,
+            seed=seed, firmware=watched(Path(firmware), folder / "firmware"), heap_kb=6144,
         )  # fmt: skip
         self._reader = FlashReader(folder / "flash.img")
 
@@ -362,6 +420,7 @@ class Sequence:
     def _start(self) -> None:
         self._board.start()
         self._recorded = self._stored = 0
+        self._said, self._heard, self._started_us = [], [], self._board.now_us
 
     def _step(self) -> None:
         chance, board = self._chance, self._board
@@ -403,6 +462,7 @@ class Sequence:
         self._look()
 
     def _hold(self, seconds: float, may_cut: bool = False) -> None:
+        self._board.run(max(0.0, START_S - (self._board.now_us - self._started_us) / 1e6))
         self._board.speak(self._sound)
         self._board.press()
         if may_cut and self._chance.random() < 0.2:
@@ -411,6 +471,8 @@ class Sequence:
             return
         self._board.run(seconds)
         self._board.release()
+        if seconds >= SURELY_S:
+            self._said.append((seconds, self._board.now_us))
 
     def _cut(self) -> None:
         """The power goes, and comes back. What the flash then has is what must arrive."""
@@ -418,6 +480,7 @@ class Sequence:
         self._server.faults["cut"] += 1
         self._board.touch(self._board.board["pins"]["button"], 1)
         self._look()
+        self._compare()
         pending = self._recorded - self._stored
         for name, note in self._reader.notes().items():
             note_id = _meta_id(note)
@@ -447,6 +510,7 @@ class Sequence:
             self._trouble(f"not all has arrived: {error}")
         board.cut_power()
         self._look()
+        self._compare()
         self._count()
 
     def _all_arrived(self) -> bool:
@@ -461,9 +525,12 @@ class Sequence:
         console = self._board.console[self._read_to :]
         console = console[: console.rfind("\n") + 1]
         self._read_to += len(console)
-        recorded = len(re.findall(r"^recorded \d+ ms", console, re.MULTILINE))
-        self._recorded += recorded
-        self._ledger["recorded"] += recorded
+        if FLASHED in console:
+            self._trouble("the flash was written while recording")
+        recorded = re.findall(r"^recorded (\d+) ms", console, re.MULTILINE)
+        self._heard += [int(ms) / 1000 for ms in recorded]
+        self._recorded += len(recorded)
+        self._ledger["recorded"] += len(recorded)
         on_flash = self._reader.notes()
         for name, note in on_flash.items():
             note_id = _meta_id(note)
@@ -481,6 +548,18 @@ class Sequence:
             elif note_id not in self._truth:
                 self._ledger["lost"] += 1
                 self._trouble(f"{note_id} was stored and is not there")
+
+    def _compare(self) -> None:
+        """Each hold since the power came on has to be among what was recorded, in their order and about as long."""
+        heard = iter(self._heard)
+        for seconds, ended_us in self._said:
+            if self._board.now_us - ended_us < 1_000_000:
+                break  # the cut came before it could say so
+            self._ledger["holds"] += 1
+            if not any(abs(duration_s - seconds - 0.2) < BLOCKED_S for duration_s in heard):
+                self._ledger["unheard"] += 1
+                self._trouble(f"of a hold of {seconds:.2f} s there is no recording: {self._heard}")
+                break
 
     def _count(self) -> None:
         ledger = self._ledger

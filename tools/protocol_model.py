@@ -29,7 +29,7 @@ class Note:
 
 class Model:
     """notes: by id, in the order of their arrival. violations: what a gadget did that it must not. full: refuse bytes
-    with 507. check_ins: how many.
+    with 507. check_ins: how many. The other attributes are what a check-in's answer brings.
     """
 
     def __init__(self, device: str, token: str) -> None:
@@ -40,6 +40,9 @@ class Model:
         self.taken: set = set()  # ids that belong to a note of another length and digest
         self.full = False
         self.check_ins = 0
+        self.revision = 0
+        self.settings: dict = {}  # desired, of that revision
+        self.update: Any = None  # the version that is offered, or None
 
     def clone(self) -> "Model":
         """Another server with the same notes."""
@@ -142,4 +145,10 @@ class Model:
             self._violated("a check-in that is no JSON object")
             return self._error(400)
         self.check_ins += 1
-        return 200, {}, json.dumps({"time_ms": time_ms, "revision": 0}).encode()
+        answer = {"time_ms": time_ms, "revision": self.revision}
+        report = json.loads(body) if whole else {}
+        if whole and report.get("revision") != self.revision:
+            answer["settings"] = self.settings
+        if self.update is not None and report.get("version") != self.update:
+            answer["update"] = {"version": self.update}
+        return 200, {}, json.dumps(answer).encode()

@@ -105,7 +105,7 @@ def main() -> None:
     name = options.board or DEFAULTS[options.app]
     folder = options.folder or ROOT / ".cache/board" / name
     if options.fresh:
-        for path in (folder / "flash.img", folder / "nvs.json"):
+        for path in (folder / "flash.img", folder / "nvs.json", folder / "console.txt"):
             path.unlink(missing_ok=True)
     with SerialBoard(folder, describe(name), air=dict([options.wifi])) as serial:
         serial.start()

@@ -24,7 +24,9 @@ CTRL_C = 3
 LINE_FEED = 10
 #: In what the board says: the next byte as it is, or one of these (sim/chip/repl.py).
 ESCAPE = 0xFF
-UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE = 0, 1, 3
+UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE, RAW, FRIENDLY = 0, 1, 3, 4, 5
+#: What console.txt holds at most: of this run, and nothing of the raw prompt, at which files with secrets are read.
+LOG_BYTES = 1 << 20
 #: A program that has not noticed a Ctrl-C after this time is busy with something that never looks.
 UNNOTICED_S = 0.5
 STEP_S = 0.01
@@ -62,7 +64,8 @@ class SerialBoard:
             console=Console(board_input, board_output, name),
             **options,
         )
-        self._log = (self.board.folder / "console.txt").open("ab", buffering=0)
+        self._log = (self.board.folder / "console.txt").open("wb", buffering=0)
+        self._raw = False
         self.failure: BaseException | None = None
         self._escaped = False
         self._interruptible = False
@@ -152,9 +155,13 @@ class SerialBoard:
             return b""
 
     def _board_says(self, data: bytes, listened: bool) -> None:
-        text = bytearray()
+        text, logged = bytearray(), bytearray()
         for byte in data:
-            if self._escaped and byte in (UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE):
+            before = len(text)
+            if self._escaped and byte in (RAW, FRIENDLY):
+                self._raw = byte == RAW
+                self._escaped = False
+            elif self._escaped and byte in (UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE):
                 if byte != INTERRUPTED:
                     self._interruptible = byte == INTERRUPTIBLE
                 self._interrupted_at = None
@@ -166,7 +173,10 @@ class SerialBoard:
                 self._escaped = True
             else:
                 text += b"\r\n"
-        self._log.write(bytes(text).replace(b"\r\n", b"\n"))
+            if not self._raw:
+                logged += text[before:]
+        if self._log.tell() < LOG_BYTES:
+            self._log.write(bytes(logged).replace(b"\r\n", b"\n"))
         deadline = time.monotonic() + 1
         while text and listened:
             try:

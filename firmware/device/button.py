@@ -47,6 +47,10 @@ class Debounce:
         self._settle(down)
         return None
 
+    def busy(self) -> bool:
+        """A burst is not over yet, or nobody has had a change."""
+        return self._bursting or bool(self._changes)
+
     def pop(self):
         """The oldest change that nobody has had, (down, first edge's ticks_ms), or None."""
         return self._changes.pop(0) if self._changes else None
@@ -85,6 +89,15 @@ class Button:
     def down(self) -> bool:
         """The debounced level, as of the last `change`."""
         return self._debounce.down
+
+    def settled(self) -> bool:
+        """Whether no change is under way, and all were taken: to be asked before a sleep. One that no interrupt told
+        of, because of the sleep before, is taken up here.
+        """
+        down = not self._pin.value()
+        if down != self._debounce.down and not self._debounce.busy():
+            self._edge(self._pin)
+        return not self._debounce.busy()
 
     def woken(self) -> bool:
         """To be called after a sleep that this button ended: whether it is still down. Of the press itself `change`

@@ -24,7 +24,7 @@ MOST_NETWORKS = 16  # as config.json may hold
 
 class Cable:
     """`wifi`: a device.wifi.Wifi. `about`: firmware's name, version, board, this device's name. `quiet`: an async
-    function that waits for a moment in which the flash may be written. `listen` is the task.
+    function that waits for a moment in which the flash may be written and a network joined. `listen` is the task.
     """
 
     def __init__(self, wifi, about, quiet, console=None, path="/config.json"):
@@ -114,6 +114,7 @@ class Cable:
         elif command == improv.GET_INFO:
             self._send(improv.result(command, self._about))
         elif command == improv.SCAN:
+            await self._quiet()
             for ssid, rssi_dbm, closed in await self._wifi.scan():
                 self._send(improv.result(command, (ssid, str(rssi_dbm), "YES" if closed else "NO")))
             self._send(improv.result(command, ()))
@@ -122,6 +123,7 @@ class Cable:
 
     async def _join(self, network):
         self._send_state(improv.PROVISIONING)
+        await self._quiet()
         joined = await self._wifi.learn(network, JOIN_S)
         self._heard_at = ticks_ms()
         if joined:

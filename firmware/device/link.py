@@ -2,7 +2,8 @@
 
 The server is verified against its pinned certificate with the host name `offbeat`, whatever address is dialled
 (docs/protocol.md). Everything that comes back is bounded, and every wait has a time-out. A call may be repeated with no
-harm, so a request that finds the kept connection closed is sent once more over a new one.
+harm, so a request to which nothing of an answer came over the kept connection, because it was closed or for a time-out,
+is sent once more over a new one: it may wait twice for each of them.
 """
 
 import asyncio
@@ -52,6 +53,7 @@ class Link:
         self._context: Any = None
         self._stream: Any = None
         self._answering = False  # the first byte of the present answer has come
+        self.reached = False  # the last request had a connection, verified, and its head was sent
         self._buffer = memoryview(bytearray(max(PIECE_BYTES, HEAD_BYTES)))
 
     async def request(self, method: str, path: str, headers=(), body=None, into=None):
@@ -93,6 +95,10 @@ class Link:
         """
         return (await self.request("GET", path, into=(sink, most_bytes)))[:2]
 
+    def certificates(self) -> tuple:
+        """The pinned one, and the next if there is one."""
+        return (self._certificate,) if self.next_der is None else (self._certificate, self.next_der)
+
     def _take_other(self):
         """Try the next certificate in place of the pinned one, or the pinned one again."""
         self._certificate, self.next_der = self.next_der, self._certificate
@@ -127,11 +133,12 @@ class Link:
 
     async def _exchange(self, method, path, headers, body, into):
         finished = False
-        self._answering = False
+        self._answering = self.reached = False
         try:
             if self._stream is None:
                 await self._bounded(self._connect(), CONNECT_S, "connecting")
             await self._send(self._head(method, path, headers, body))
+            self.reached = True
             if isinstance(body, tuple):
                 await self._send_file(*body)
             elif body:

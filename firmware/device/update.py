@@ -121,7 +121,7 @@ class Update:
     async def _fill(self, folder, version, files):
         """Make the folder hold exactly these files. What is there already stays."""
         make_folder(folder)
-        remove_others(folder, {path for path, _, _ in files})
+        await remove_others(folder, {path for path, _, _ in files})
         missing = []
         folders = set()
         for entry in files:
@@ -215,16 +215,17 @@ def make_folder(path: str) -> None:
     os.mkdir(path)
 
 
-def remove_others(folder: str, keep, below: str = "") -> None:
+async def remove_others(folder: str, keep, below: str = "") -> None:
     """Remove all files from `folder` whose paths relative to it are not in `keep`, and the folders left empty."""
     for name in os.listdir(folder):
         path = folder + "/" + name
         if _is_folder(path):
-            remove_others(path, keep, below + name + "/")
+            await remove_others(path, keep, below + name + "/")
             if below + name in keep or not os.listdir(path):
                 os.rmdir(path)
         elif below + name not in keep:
             os.remove(path)
+        await asyncio.sleep(0)  # a press must not wait for all of them
 
 
 async def _matches(path, length, sha256) -> bool:

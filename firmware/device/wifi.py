@@ -26,6 +26,7 @@ class Wifi:
         self.missing = not self._networks
         self._using = asyncio.Lock()  # one attempt at a time
         self._asked = False  # for something else than the attempt that goes on
+        self._given_way = False
         self._seen: object = None  # what a scan found, or the exception that ended it
         if memory is not None:
             try:
@@ -58,6 +59,7 @@ class Wifi:
 
     async def _connect(self, timeout_s):
         wlan = self._wlan
+        self._given_way = False
         wlan.active(True)
         if wlan.isconnected():
             return True
@@ -81,12 +83,19 @@ class Wifi:
         self._keep(network["ssid"])
         return True
 
+    def give_way(self):
+        """What `learn` is at ends early, and writes nothing."""
+        self._given_way = True
+
     async def learn(self, network: dict, timeout_s) -> bool:
-        """Join this network now, and know it from then on, instead of one of the same name. False: not within time."""
+        """Join this network now, and know it from then on, instead of one of the same name. False: not within time, or
+        it had to give way.
+        """
+        self._given_way = False
         await self._take()
         try:
             self._wlan.active(True)
-            joined = await self._try(network, ticks_add(ticks_ms(), timeout_s * 1000))
+            joined = not self._given_way and await self._try(network, ticks_add(ticks_ms(), timeout_s * 1000))
             if not joined:
                 self._wlan.disconnect()
             self.missing = not joined
@@ -149,8 +158,10 @@ class Wifi:
         self._kept = ssid
 
     async def _joined(self, end):
-        while ticks_diff(end, ticks_ms()) > 0 and not self._asked:
+        while ticks_diff(end, ticks_ms()) > 0:
             await asyncio.sleep_ms(_POLL_MS)
+            if self._asked or self._given_way:
+                break
             if self._wlan.isconnected():
                 return True
         return False

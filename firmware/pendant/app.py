@@ -16,6 +16,8 @@ WATCHDOG_MS = 30_000  # longer than the longest blocking call, a name look-up th
 # without PSRAM, WiFi and TLS the rest [est]; on a 64-bit host objects are twice the size.
 _RESERVE_BYTES = 327_680 if sys.maxsize > 1 << 32 else 163_840
 
+_pendant = None  # the Pendant, once it runs
+
 
 def ring_memory():
     """The ring of the microphone: room for the longest recording, or what there is."""
@@ -31,7 +33,13 @@ def ring_memory():
     raise MemoryError("too little memory to record: is this the firmware for a board with PSRAM?")
 
 
+def busy() -> bool:
+    """For main.py: whether a reset would lose what is in memory alone."""
+    return _pendant is not None and _pendant.busy()
+
+
 async def main(settings: dict, board: dict):
+    global _pendant
     from machine import I2S, Pin
 
     pins = board["pins"]
@@ -70,7 +78,7 @@ async def main(settings: dict, board: dict):
     times = Times(ticks_ms(), os.urandom, rtc, kept, esp32.NVS(NAMESPACE))
     light = Light(Pin(pins["light"], Pin.OUT), board["light_active_low"])
     watchdog = machine.WDT(timeout=WATCHDOG_MS)
-    pendant = Pendant(Button(button_pin), light, microphone, times, watchdog, power, rtc)
+    pendant = _pendant = Pendant(Button(button_pin), light, microphone, times, watchdog, power, rtc)
     pendant.begin(kept[PACKED_BYTES:])
     works = (
         ("the button", pendant.watch_button),

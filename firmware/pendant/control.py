@@ -35,7 +35,10 @@ CHECK_IN_ASLEEP_MS = 21_600_000
 _LOOK_MS = 100
 _BATTERY_MS = 5_000
 _LATE_MS = 50  # a press is known 30 ms after its edge
+_LEAVING_MS = 500  # for the talk that a press cut short to close what it has open
+_LEAVING_STEP_MS = 5
 _CHUNK_BLOCKS = 16  # one block of LittleFS at a time, so that a press waits for one erase at most
+_UNMEASURED_BLOCKS = 1902  # a minute: pressed at power-on, before the room on the flash is known
 _KEPT = "<4sBi"  # over deep sleep: magic; sleeps since the server was reached; room on the flash, blocks, or -1
 _MAGIC = b"pen1"
 
@@ -95,6 +98,10 @@ class Pendant:
     def now(self):
         """(the counter's mark, its milliseconds now, the part of them asleep), for an upload."""
         return self._times.now(ticks_ms())
+
+    def busy(self) -> bool:
+        """Something is being said, or is in memory alone."""
+        return self.state in states.RECORDING or bool(self._takes)
 
     def room_s(self) -> int:
         """How long a recording could be that began now."""
@@ -157,7 +164,7 @@ class Pendant:
             if self.state == "tapped" and event == "tap":
                 self._tapped(at)
             if action == "record":
-                self._record(at)
+                await self._record(at)
             elif action == "drop":
                 self._drop()
             elif action == "stop":
@@ -170,7 +177,7 @@ class Pendant:
             elif action == "send":
                 self._sending = asyncio.create_task(self._talk())
             elif action == "leave":
-                self._leave()
+                await self._leave()
             elif action == "rest":
                 self._rest()
             elif action == "sleep":
@@ -199,7 +206,7 @@ class Pendant:
                 if self._power.empty:
                     self._post("empty")
             if self.state in states.RECORDING:
-                self._light.set(self._microphone.valid)
+                self._light.set(self._microphone.recording and self._microphone.valid)
             elif self.state == "tapped":
                 if diff(now, self._alone_at) > _LATE_MS:
                     self._post("alone")
@@ -219,6 +226,8 @@ class Pendant:
             self._light.pattern("low battery")
         elif self._power.usb() or (self.update is not None and self.update.in_trial()):
             pass
+        elif self._may_store.is_set() or not self._button.settled():
+            pass  # what could not be stored before is tried in this state, too
         elif self._power.empty or diff(now, self._awake_until) >= 0:
             self._post("sleep")
 
@@ -226,6 +235,8 @@ class Pendant:
         """Writes recordings to the flash while it may; stops at the end of a chunk when it may not."""
         while True:
             await self._may_store.wait()
+            if not self._may_store.is_set():
+                continue  # a press came first: `wait` returns once it was set
             if self.spool is None:  # just started, and somebody was quick
                 await asyncio.sleep_ms(_LOOK_MS)
             elif not self._takes:
@@ -250,12 +261,14 @@ class Pendant:
         self._naps = 0
         self._try_again()
 
-    def _record(self, at):
+    async def _record(self, at):
         self._used = at
         self._naps = 0
         self._warned = False
         self._may_store.clear()
-        self._leave()
+        if self.wifi is not None:
+            self.wifi.give_way()
+        await self._leave()
         blocks = self._room_blocks()
         if self._power.empty or blocks < LEAST_ROOM_BLOCKS:
             self._try_again()
@@ -266,7 +279,7 @@ class Pendant:
             else:
                 self._light.pattern("refused")
                 log.error("no room to record: %d blocks; let it send what waits" % blocks)
-            self._post("refused")
+            self._events.insert(0, ("refused", at))  # before what was pressed since
             return
         if not self._takes:
             self._microphone.free()
@@ -274,16 +287,21 @@ class Pendant:
         self._microphone.begin(at, blocks)
         self._light.set(self._microphone.valid)
 
-    def _leave(self):
-        if self._sending is not None:
-            self._sending.cancel()  # closes its connection; the server keeps what has come
-            self._sending = None
+    async def _leave(self):
+        talk, self._sending = self._sending, None
+        if talk is None:
+            return
+        talk.cancel()  # closes its connection; the server keeps what has come
+        # And its file, if there is an update: that writes to the flash. The ring holds a second from before.
+        for _ in range(_LEAVING_MS // _LEAVING_STEP_MS):
+            if talk.done():
+                break
+            await asyncio.sleep_ms(_LEAVING_STEP_MS)
 
     def _room_blocks(self):
         room = min(self._microphone.room(), LONGEST_S * adpcm.SAMPLE_RATE_HZ // adpcm.BLOCK_SAMPLES)
-        if self._flash_blocks is not None:
-            room = min(room, self._flash_blocks - sum(take.blocks for take in self._takes))
-        return room
+        flash = _UNMEASURED_BLOCKS if self._flash_blocks is None else self._flash_blocks
+        return min(room, flash - sum(take.blocks for take in self._takes))
 
     def _drop(self):
         self._light.set(False)
@@ -298,8 +316,8 @@ class Pendant:
         if take is None:
             log.error("nothing was heard: no sample came from the microphone")
         else:
+            self._takes.append(take)  # first: the stamp needs memory, and is tried again when it is stored
             take.stamp = self._times.stamp(take.start)
-            self._takes.append(take)
             log.info("recorded %d ms, lost %d samples" % (take.blocks * adpcm.BLOCK_SAMPLES // 16, take.lost))
         if not self._takes:
             self._microphone.free()
@@ -314,6 +332,7 @@ class Pendant:
         take = self._takes[0]
         try:
             if self._writer is None:
+                take.stamp = take.stamp or self._times.stamp(take.start)
                 self._writer = self.spool.writer(self.spool.new_id())
                 self._stored_blocks = 0
                 self._writer.write(wav.header(self._writer.note_id, take.stamp, take.lost, take.blocks))
@@ -410,7 +429,15 @@ class Pendant:
         from device.walltime import set_ms
 
         set_ms(self.rtc, time_ms)
+        self._advance()  # a server whose clock is wrong could not be verified any more
         self._times.told(time_ms, ticks_ms())
+
+    def _advance(self):
+        """Sets the clock to where both certificates are valid, if it is behind."""
+        from device.walltime import advance, not_before
+
+        for der in self.link.certificates():
+            advance(self.rtc, not_before(der))
 
     def _report(self):
         """The pendant's own part of a check-in (docs/protocol.md)."""
@@ -436,6 +463,9 @@ class Pendant:
 
     def _sleep(self):
         """Light sleep until the button, the cable or the time for a talk; then deep sleep, which does not return."""
+        if self._events or not self._button.settled():
+            self._post("wake")
+            return
         self._microphone.stop()
         self._light.set(False)
         if self.link is not None:
@@ -444,6 +474,10 @@ class Pendant:
             self.wifi.off()
         while True:
             self._watchdog.feed()
+            if not self._button.settled():  # pressed while it prepared to sleep, or between two parts of it
+                self._microphone.start()
+                self._post("wake")
+                return
             began = ticks_ms()
             wait_ms = SLICE_MS
             if not self._takes:  # else memory must be kept
@@ -455,7 +489,7 @@ class Pendant:
                 wait_ms = min(wait_ms, deep_ms)
             if self.upload is not None and not self._power.empty:
                 wait_ms = min(wait_ms, diff(self._next_talk, began))
-            by_button = wait_ms > 0 and self._power.light_sleep(wait_ms)
+            by_button = wait_ms > 0 and self._power.light_sleep(wait_ms, self._button.down)
             now = ticks_ms()
             self._counter.at_ms(now)
             self._counter.dozed(diff(now, began))
@@ -480,7 +514,7 @@ class Pendant:
         kept = struct.pack(_KEPT, _MAGIC, min(self._naps + 1, 255), blocks)
         log.info("deep sleep" if ms is None else "deep sleep for %d s" % (ms // 1000))
         self.rtc.memory(self._times.pack(self.rtc, ticks_ms()) + kept)
-        self._power.deep_sleep(ms)
+        self._power.deep_sleep(ms, self._button.down)
 
     # Preparing what is not needed to hear
 
@@ -490,6 +524,10 @@ class Pendant:
 
         await self._no_recording()  # somebody was quick; mending would write to the flash
         spool = Spool("/notes", settings["device"], os.urandom)
+        if spool.interrupted():  # to mend that, it must know all others
+            while not spool.load():
+                await asyncio.sleep_ms(0)  # the button may want the board
+            await self._no_recording()
         mended = spool.recover()
         if mended is not None:
             log.error(mended)
@@ -504,7 +542,6 @@ class Pendant:
         from device.cable import Cable
         from device.link import Link
         from device.update import Update
-        from device.walltime import advance, not_before
         from device.wifi import Wifi
 
         from pendant.upload import Upload
@@ -512,12 +549,11 @@ class Pendant:
         await self._no_recording()
         self._sleep_after_s = settings.get("sleep_after_s", SLEEP_AFTER_S)
         pinned, following = twin.certificates()
-        # To the later of the two, or the one that verifies the server may count as not yet valid.
-        advance(self.rtc, not_before(following or pinned))
         self.wifi = Wifi(settings["wifi"], network.WLAN(network.STA_IF), "/network")
         server, token = settings["server"], settings["token"]
         self.link = Link(server["host"], server["port"], pinned, token, ready=self._microphone.brace)
         self.link.next_der, self.link.changed = following, twin.change
+        self._advance()
         me = twin.identity("pendant", board["name"], machine)
 
         def counter_ms():

@@ -80,13 +80,16 @@ class Power:
     def empty(self) -> bool:
         return self.battery.empty and not self.usb()
 
-    def _arm(self):
-        # Where it is held down (in a bag, under a book), letting it go ends the sleep: else there would be none.
-        self._esp32.wake_on_ext0(self._button, 0 if self._button.value() else 1)
+    def _arm(self, held):
+        # Where it is held down (in a bag, under a book), letting it go ends the sleep: else there would be none. Not
+        # where it is down only now: that is a press, which ends the sleep at once.
+        self._esp32.wake_on_ext0(self._button, 1 if held else 0)
 
-    def light_sleep(self, ms: int) -> bool:
-        """Sleep so long at most; True if the button ended it. The radio and I2S must be off."""
-        self._arm()
+    def light_sleep(self, ms: int, held: bool) -> bool:
+        """Sleep so long at most; True if the button ended it. The radio and I2S must be off. `held`: the button's
+        press has been seen and goes on, so that its end is waited for.
+        """
+        self._arm(held)
         self._machine.lightsleep(ms)
         # ext0 has made it a pin of the RTC, which `init` takes back (ESP-IDF, sleep modes).
         self._button.init(self._button.IN, self._button.PULL_UP)
@@ -96,9 +99,9 @@ class Power:
         """Does not return."""
         self._machine.reset()
 
-    def deep_sleep(self, ms):
-        """Ends this run. Until the button, the cable or, if `ms` is not None, so many milliseconds."""
-        self._arm()
+    def deep_sleep(self, ms, held: bool):
+        """Ends this run. Until the button, the cable or, if `ms` is not None, so many ms. `held`: as above."""
+        self._arm(held)
         if ms is None:
             self._machine.deepsleep()
         else:

@@ -77,15 +77,19 @@ class Spool:
         status = os.statvfs(self._folder)
         return max(0, status[1] * status[3] - RESERVE_BYTES)
 
+    def interrupted(self) -> bool:
+        """A note was being stored when the power went: `recover` will need the list of all others."""
+        return _exists(self._file(_STORING))
+
     def recover(self):
         """Mend what a power cut left of a note that was being stored. Returns a sentence about it, or None.
 
         A note whose sound began to arrive is kept as a note: its file ends early, which readers see from its header
         (docs/protocol.md). What holds no sound is set aside.
         """
-        storing = self._file(_STORING)
-        if not _exists(storing):
+        if not self.interrupted():
             return None
+        storing = self._file(_STORING)
         size_bytes = os.stat(storing)[6]
         if size_bytes == 0:
             os.remove(storing)  # was cut before its first flush: there is nothing in it
@@ -178,8 +182,15 @@ class Spool:
         if not self.waiting:
             self._order = -1
         order = self._order + 1
-        os.rename(self._file(_STORING), self._file("%06d-%s.wav" % (order, note_id[-16:])))
-        self._know(order, note_id[-16:])
+        storing, name = self._file(_STORING), self._file("%06d-%s.wav" % (order, note_id[-16:]))
+        before = self._order
+        self._know(order, note_id[-16:])  # before the rename, after which nothing may go wrong: it needs memory
+        try:
+            os.rename(storing, name)
+        except OSError:
+            self._records[-_RECORD_BYTES:] = b""
+            self._order = before
+            raise
         return note_id
 
 

@@ -24,6 +24,10 @@ class Failed(LinkError):
     """The server answered as it should not, perhaps to this note alone."""
 
 
+class Unavailable(LinkError):
+    """The server answered what it would answer to any note."""
+
+
 class Upload:
     """`link`: device.link.Link; `spool`: the Spool; `now`: called, returns (counter's mark, its milliseconds,
     the part of them asleep).
@@ -37,7 +41,7 @@ class Upload:
         self.advances = 0  # how often the server had more than before: a note, or a part of one
         self._furthest = (None, 0)  # the last note, and the most that the server had of it
         self._refused = None  # the last note that was refused: it and those before it are left out
-        self._failed = None  # the note at which the last talk ended with a Failed
+        self._failed = None  # the note at which the last talk ended, though the server was there
 
     def try_again(self):
         """What the server refused is sent with the rest the next time."""
@@ -47,7 +51,8 @@ class Upload:
         """Send all that waits, the oldest first, but what the server refused before. Returns how many were delivered
         and how many refused. LinkError when there is no getting on: what is not delivered waits.
 
-        Where the last talk ended at an answer to one note, those behind it come first, so that it cannot block them.
+        Where the last talk ended at one note, those behind it come first, so that it cannot block them. A note that
+        cannot be read counts as refused.
         """
         while not self._spool.load():
             await asyncio.sleep(0)  # the button may want the board
@@ -61,19 +66,22 @@ class Upload:
                     break
                 first_pass = False
                 continue
+            advances = self.advances
             try:
                 if await self.send(note_id):
                     log.info("delivered %s" % note_id)
                     delivered += 1
                 else:
                     renewed += 1
-            except Refused as e:
+            except LinkError as e:
+                of_all = isinstance(e, Unavailable) or not self._link.reached or self.advances != advances
+                if isinstance(e, Failed) or not of_all:
+                    self._failed = note_id
+                raise
+            except (Refused, OSError) as e:
                 log.error("%s stays here" % note_id, e)
                 self._refused = behind = note_id
                 refused += 1
-            except Failed:
-                self._failed = note_id
-                raise
         return delivered, refused
 
     async def send(self, note_id: str) -> bool:
@@ -187,4 +195,4 @@ def _failure(status, body):
     text = "the server answered %d" % status + (": %s" % detail if isinstance(detail, str) else "")
     if status in (401, 403):
         text = "pair this device anew and put its name and token into config.json: " + text
-    return (Refused if status in _REFUSALS else LinkError if status in _OF_ALL else Failed)(text[:160])
+    return (Refused if status in _REFUSALS else Unavailable if status in _OF_ALL else Failed)(text[:160])

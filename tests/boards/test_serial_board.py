@@ -124,6 +124,22 @@ def test_the_friendly_prompt_takes_lines_blocks_and_pastes(line: Line) -> None:
     assert b"\r\nMPY: soft reboot\r\nMicroPython v1." in line.until(b">>> ")
 
 
+def test_what_is_said_at_the_raw_prompt_is_not_kept_in_the_log(board: SerialBoard, line: Line) -> None:
+    line.say(b"\x01print('a ' + 'secret')\x04")
+    assert b"a secret" in line.until(b"\x04\x04>")
+    line.say(b"\x02")
+    line.until(b">>> ")
+    line.say(b"print('an ' + 'answer')\r")
+    line.until(b"an answer\r\n>>> ")
+    assert "a secret" not in board.board.console and "an answer" in board.board.console
+
+
+def test_the_log_is_of_this_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "console.txt").write_text("what an older run said")
+    with SerialBoard(tmp_path, BOARD) as board:
+        assert board.board.console == ""
+
+
 @pytest.mark.parametrize("program", ["while True: pass", "import time\nwhile True: time.sleep(1)"])
 def test_ctrl_c_ends_a_program_that_waits_and_one_that_does_not(line: Line, program: str) -> None:
     line.say(b"\x01" + program.encode() + b"\x04")

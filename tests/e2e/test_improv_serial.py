@@ -31,6 +31,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def test_the_clients_packet_is_the_specifications() -> None:
+    """Its example of "Send Wi-Fi settings", 01 1E 0C {MyWirelessAP} 10 {mysecurepassword}, in a packet."""
+    packet = b"IMPROV\x01\x03\x20\x01\x1e\x0cMyWirelessAP\x10mysecurepassword"
+    assert improv_client.command(SEND_WIFI, "MyWirelessAP", "mysecurepassword") == packet + b"\xc1"
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_gadget_without_a_network_is_told_one(
     tmp_path: Path, certificate: Callable[..., tuple[Path, Path, bytes]], name: str

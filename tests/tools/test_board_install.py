@@ -112,9 +112,10 @@ def test_a_tool_that_is_killed_in_the_middle_leaves_what_ran_and_is_taken_up(boa
     with Cable(board.path) as cable:
         board_install.install(cable, app="clock", firmware=firmware(tmp_path / "0", "0.0"))
         before = cable.value("digests('/a')")
-    seen = len(board.board.console)
+    says, said = board._board_says, bytearray()
+    board._board_says = lambda data, listened: (said.extend(data), says(data, listened))  # type: ignore[method-assign,assignment,func-returns-value]
     with subprocess.Popen([str(TOOL), "install", "--port", board.path], stdout=subprocess.PIPE) as tool:
-        wait(lambda: board.board.console.count("R\x01", seen) > 60, "the tool did not reach the board")
+        wait(lambda: said.count(b"R\x01") > 60, "the tool did not reach the board")
         tool.send_signal(signal.SIGKILL)
     board.power(False)
     board.power(True)
@@ -282,6 +283,16 @@ def test_what_does_not_fit_the_board_is_refused_before_anything_is_written(board
             with pytest.raises(Trouble, match=why):
                 board_install.install(cable, name, app)
         assert not cable.exists("/active") and not cable.exists("/board.json") and not cable.exists("/main.py")
+
+
+def test_a_board_with_unsent_notes_does_not_become_a_clock(boards: Boards) -> None:
+    pendant = board_description.load("esp32-devkit-pendant")
+    files = {"/board.json": json.dumps(pendant).encode(), "/notes/000001-0011223344556677.wav": b"RIFF"}
+    board = boards("esp32-devkit", None, files=files)
+    with Cable(board.path) as cable:
+        with pytest.raises(Trouble, match="backup-notes DIR --delete"):
+            board_install.install(cable, "esp32-devkit")
+        assert json.loads(cable.read("/board.json")) == pendant
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -9,11 +10,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import board_command
+import board_console
 import board_notes
 import pytest
 from board_port import BoardFailed, Cable, Trouble
+from mpremote.transport import TransportError
 from sim.serial_board import SerialBoard
 
 BOARD = {"chip": "esp32s3", "pins": {"button": 1}}
@@ -140,6 +144,27 @@ def test_logs_show_what_the_board_prints_and_leave_it_alone(board: SerialBoard, 
     assert len(numbers) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), done
     with pytest.raises(SystemExit, match="is the board plugged in"):
         board_command.main(["logs", "--port", str(tmp_path / "none"), "--seconds", "1"])
+
+
+def test_logs_wait_for_a_port_that_restarts_and_leave_it_as_mpremote_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, closed = [], []
+
+    class Transport:
+        serial = SimpleNamespace(read=lambda _count: b"hello\r\n", in_waiting=0)
+
+        def __init__(self, port: str, timeout: float) -> None:
+            opened.append(port)
+            if len(opened) == 1:
+                raise TransportError("not there")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(board_console, "SerialTransport", Transport)
+    monkeypatch.setattr(board_console, "AGAIN_S", 0.01)
+    out = io.StringIO()
+    board_console.follow("a port", out, 0.1)
+    assert out.getvalue().startswith("hello\n") and (len(opened), closed) == (2, [True])
 
 
 def test_the_shell_is_mpremotes_and_the_board_starts_again_after_it(board: SerialBoard) -> None:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -120,9 +121,10 @@ def test_what_does_not_work_is_named_with_what_to_do(tmp_path: Path, monkeypatch
     with SerialBoard(tmp_path / "board", board, air=AIR) as serial, contextlib.ExitStack() as stack:
         serial.start()
         cable = stack.enter_context(Cable(serial.path))
-        assert "GND" in check(board_checks.button(cable, board, said.append), False)
+        assert "GND" in check(board_checks.button(cable, board, yes, said.append), False)
+        check(board_checks.button(cable, board, lambda _: None, said.append), None)
         serial.do(lambda it: it.press())
-        assert "low without a press" in check(board_checks.button(cable, board, said.append), False)
+        assert "low without a press" in check(board_checks.button(cable, board, yes, said.append), False)
         assert "no cell has" in check(board_checks.battery(cable, board), False)
         serial.do(lambda it: it.voltage(2, 1950))
         assert check(board_checks.battery(cable, board), True) == "3.90 V"
@@ -143,7 +145,7 @@ def check(result: board_checks.Result, good: bool | None) -> str:
     return result.said
 
 
-def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Against a stand-in that answers as docs/server.md has it; its refusals say what to do."""
     token, der = "t" * 43, b"\x30\x03\x02\x01\x01"
     line = {"id": "hall", "token": token, "certificate": base64.b64encode(der).decode(), "port": 8443}
@@ -161,6 +163,9 @@ def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
             with pytest.raises(Trouble, match=what) as refused:
                 board_setup.pair(url, "Hall", "clock", None)
             assert "a-token-for-the-api" not in str(refused.value) and "short" not in str(refused.value)
+        answers += [(201, line)]  # paired is paired, also if the zone's name could not be told: this one knows no PATCH
+        assert board_setup.pair(url, "Hall", "clock", None, "Europe/Athens").id == "hall"
+        assert "was not told the zone Europe/Athens" in capsys.readouterr().out
     with pytest.raises(Trouble, match="is the server running"):
         board_setup.pair(url, "Hall", "clock", None)
     monkeypatch.setenv("OFFBEAT_DEVICE_LINE", json.dumps(line))
@@ -170,9 +175,12 @@ def test_pairing_over_the_api_and_by_hand(monkeypatch: pytest.MonkeyPatch) -> No
 def test_pairing_over_the_real_server_s_api(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     made = server.command("token", "create", "setup", "--scope", "admin")
     monkeypatch.setenv(board_setup.API_TOKEN, json.loads(made.stdout)["token"])
-    paired = board_setup.pair(server.url, "Porch clock", "clock", None)
+    paired = board_setup.pair(server.url, "Porch clock", "clock", None, "Europe/Athens")
     assert paired.id == "porchclock" and paired.port == server.device_port
     assert paired.certificate == server.certificate
+    with contextlib.closing(sqlite3.connect(server.data / "offbeat.sqlite")) as database:
+        zones = database.execute("SELECT zone FROM devices WHERE id = 'porchclock'").fetchall()
+    assert zones == [("Europe/Athens",)]
     monkeypatch.setenv(board_setup.API_TOKEN, "x" * 43)
     with pytest.raises(Trouble, match="scope admin"):
         board_setup.pair(server.url, "Porch clock", "clock", None)
@@ -189,34 +197,88 @@ def test_a_calibration_on_the_board_stays_unless_the_description_has_one(monkeyp
     assert board_setup.choose_board(None, own) == own
 
 
-def test_the_board_starts_again_however_setup_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+def test_what_is_on_the_cable_is_checked_before_anything_is_asked_of_the_server(tmp_path: Path) -> None:
+    """Another chip, the other gadget's firmware, or a setting that cannot be right: nothing is added or written."""
+    with SerialBoard(tmp_path, board_description.load("esp32c3-supermini"), air=AIR) as serial:
+        serial.start()
+        with Cable(serial.path) as cable:
+            cable.write("/main.py", b"")
+            cable.write("/active", b'{"active": "a"}')
+            cable.run("import os\nos.mkdir('/a')\nos.mkdir('/a/pendant')")
+            cable.write("/a/pendant/app.mpy", b"M")
+        for words, why in (
+            (["--board", "esp32-devkit"], "has an esp32, but on the cable is an esp32c3"),
+            (["--board", "esp32c3-supermini"], "install --app clock"),
+        ):
+            status, shown = offbeat_board("setup", "--port", serial.path, *words)
+            assert status == 1 and why in shown and "The board starts again" in shown, shown
+        with Cable(serial.path) as cable:
+            cable.run("import os\nos.mkdir('/a/clock')")
+            cable.write("/a/clock/app.mpy", b"M")
+        words = ["--board", "esp32c3-supermini", "--wifi", "", "--timezone", "UTC0", "--no-test", "--ntp", ""]
+        status, shown = offbeat_board("setup", "--port", serial.path, *words, "--server", "http://127.0.0.1:1")
+        assert status == 1 and "ntp" in shown and "nothing was written" in shown, shown
 
-    class Stopped:
-        def __init__(self, port: str, watchdog_s: int) -> None:
-            assert watchdog_s == board_setup.LONGEST_S
 
-        def __enter__(self) -> Stopped:
-            return self
+def test_the_device_is_named_when_not_all_of_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Trouble, match=r"went away.*The server has hall already"), board_setup._added("hall", True):
+        raise Trouble("it went away")
+    with pytest.raises(KeyboardInterrupt), board_setup._added("hall", True):
+        raise KeyboardInterrupt
+    assert "The server has hall already" in capsys.readouterr().out
 
-        def __exit__(self, *_error: object) -> None:
-            pass
 
-        def restart(self) -> None:
-            started.append(True)
+def test_a_coil_whose_hands_may_be_right_is_only_tried_when_somebody_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, said = [], []
 
-    monkeypatch.setattr(board_setup, "Cable", Stopped)
-    with pytest.raises(Trouble, match="no such network"), board_setup._stopped("a port"):
-        raise Trouble("no such network")
-    assert started == [True]
-    with board_setup._stopped("a port"):
-        pass
-    assert started == [True, True]
+    def coil(*_all: Any) -> board_checks.Result:
+        tried.append(True)
+        return board_checks.Result(True, "stepped")
+
+    monkeypatch.setattr(board_checks, "coil", coil)
+    for answer in (None, False):
+        result = board_checks.coil_in_use(None, {}, lambda _question, answer=answer: answer, said.append)  # type: ignore[arg-type,misc]
+        assert result.good is None and not tried and not said
+    assert board_checks.coil_in_use(None, {}, lambda _question: True, said.append).good  # type: ignore[arg-type]
+    assert tried and "Set the hands" in said[0]
+
+
+def test_each_network_is_tried_until_one_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wifi(_cable: Any, ssid: str, _password: str) -> board_checks.Result:
+        return board_checks.Result(ssid == "second", ssid)
+
+    monkeypatch.setattr(board_checks, "wifi", wifi)
+    networks = [{"ssid": name, "password": "a password"} for name in ("first", "second", "third")]
+    assert board_checks.any_wifi(None, networks) == board_checks.Result(True, "second")  # type: ignore[arg-type]
+    assert board_checks.any_wifi(None, [networks[0], networks[2]]) == board_checks.Result(False, "first; third")  # type: ignore[arg-type]
+
+
+def test_no_network_is_wanted() -> None:
+    assert board_setup.choose_wifi("", [{"ssid": "home", "password": "a password"}]) == []
+
+
+def test_pairing_in_clear_is_warned_of_and_by_hand_is_offered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"id": "hall", "token": "t" * 43, "certificate": "MAMCAQE=", "port": 8443}
+    monkeypatch.setenv("OFFBEAT_DEVICE_LINE", json.dumps(line))
+    monkeypatch.setattr(board_setup, "_add_by_api", lambda *_all: pytest.fail("it was sent"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _question: "")
+    assert board_setup.pair("http://192.0.2.1:8080", "Hall", "clock", None).host == "192.0.2.1"
+    assert "not encrypted" in capsys.readouterr().out
+    monkeypatch.setattr(board_setup, "_add_by_api", lambda *_all: json.dumps(line))
+    for url in ("https://192.0.2.1", "http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"):
+        assert board_setup.pair(url, "Hall", "clock", None).id == "hall"
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    assert board_setup.pair("http://server.lan", "Hall", "clock", None).id == "hall"
+    assert "not encrypted" in capsys.readouterr().out
 
 
 def test_a_time_zone_by_its_name() -> None:
-    assert board_setup.choose_zone("America/New_York", None) == "EST5EDT,M3.2.0,M11.1.0"
-    assert board_setup.choose_zone("UTC0", None) == "UTC0"
+    assert board_setup.choose_zone("America/New_York", None) == ("EST5EDT,M3.2.0,M11.1.0", "America/New_York")
+    assert board_setup.choose_zone("UTC0", None) == ("UTC0", None)
     with pytest.raises(Trouble, match="Europe/Athens"):
         board_setup.choose_zone("Athens", None)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -142,28 +144,24 @@ def test_stopped_it_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert path.read_text() == BOARD.read_text()
 
 
-def test_without_mpremote_it_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_mpremote_of_this_python_is_called_with_the_port_and_its_failure_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    path = tmp_path / "board.json"
-    path.write_text(BOARD.read_text())
-    assert clock_calibration.run(Arguments(path), None, lambda question: True) == 1
-    assert "pip install mpremote" in capsys.readouterr().err
+    said = iter([(1, "no device"), (1, "No module named mpremote"), (0, "")])
+    called: list[list[str]] = []
 
+    def run(words: list[str], **_options: Any) -> Any:
+        called.append(words)
+        status, text = next(said)
+        return subprocess.CompletedProcess(words, status, "", text)
 
-def test_mpremote_is_called_with_the_port_and_its_failure_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = tmp_path / "mpremote"
-    command.write_text(
-        '#!/bin/sh\nprintf "%s\\n" "$1" "$2" "$3" > "$(dirname "$0")/said"\necho no device >&2\nexit $4\n'
-    )
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(CalibrationError, match="no device"):
-        clock_calibration.Mpremote([3, 10], "/dev/ttyACM0").tick(1, 0, Pulse(31_000, 100, 4))
-    assert (tmp_path / "said").read_text().split() == ["connect", "/dev/ttyACM0", "exec"]
+    monkeypatch.setattr(subprocess, "run", run)
+    drive = clock_calibration.Mpremote([3, 10], "/dev/ttyACM0")
+    for why in ("no device", "make setup"):
+        with pytest.raises(CalibrationError, match=why):
+            drive.tick(1, 0, Pulse(31_000, 100, 4))
+    drive.tick(1, 0, Pulse(31_000, 100, 4))
+    assert called[0][:-1] == [sys.executable, "-m", "mpremote", "connect", "/dev/ttyACM0", "exec"]
 
 
 @pytest.mark.parametrize("pulse", [Pulse(31_000, 100, 4), Pulse(90_001, 60, 8), Pulse(4_000, 43, 30)])

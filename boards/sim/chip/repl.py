@@ -20,7 +20,7 @@ CTRL_A, CTRL_B, CTRL_C, CTRL_D, CTRL_E = 1, 2, 3, 4, 5
 RAW_BANNER = b"raw REPL; CTRL-B to exit\r\n"
 WINDOW_BYTES = 128  # half of pyexec.c's buffer
 ESCAPE = b"\xff"  # in no UTF-8 text
-UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE = b"\x00", b"\x01", b"\x03"  # after it
+UNINTERRUPTED, INTERRUPTED, INTERRUPTIBLE, RAW, FRIENDLY = b"\x00", b"\x01", b"\x03", b"\x04", b"\x05"  # after it
 _POLL = 3  # MP_STREAM_POLL
 
 interrupt_char = [-1]  # as `micropython.kbd_intr` and the running of a program set it
@@ -191,6 +191,7 @@ class Console:
 
     def serve(self, raw):
         """Runs boot.py and, unless `raw`, main.py; then the prompts. Returns at a soft reset: whether still raw."""
+        _tell(RAW if raw else FRIENDLY)
         if self._run_file("/boot.py"):
             return raw
         if not raw and self._run_file("/main.py"):
@@ -203,6 +204,7 @@ class Console:
             if ended:
                 return raw
             raw = not raw
+            _tell(RAW if raw else FRIENDLY)
 
     def _run_file(self, path):
         try:

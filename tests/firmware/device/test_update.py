@@ -30,7 +30,7 @@ class Root:
         return self.path
 
     def __exit__(self, *_):
-        update.remove_others(self.path, ())
+        asyncio.run(update.remove_others(self.path, ()))
         os.rmdir(self.path)
 
 
@@ -416,3 +416,26 @@ def test_an_unreadable_state_counts_as_none():
             assert main.choose(root, False) == ("", False)
             assert take(root, Server("2", FILES))
             assert main.choose(root, False) == ("a", True)
+
+
+def test_files_are_removed_one_at_a_time():
+    """Each takes the flash tens of milliseconds, and a press may come."""
+    with Root() as root:
+        for number in range(20):
+            with open(root + "/%d.py" % number, "w") as file:
+                file.write("x")
+        seen = []
+
+        async def watch():
+            while True:
+                seen.append(len(os.listdir(root)))
+                await asyncio.sleep(0)
+
+        async def remove():
+            watching = asyncio.create_task(watch())
+            await update.remove_others(root, ())
+            watching.cancel()
+
+        asyncio.run(remove())
+        assert os.listdir(root) == []
+        assert max(before - after for before, after in zip([20] + seen, seen)) <= 1, seen

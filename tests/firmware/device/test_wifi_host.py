@@ -73,3 +73,33 @@ def test_the_network_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyP
             assert asyncio.run(wifi.connect(20)) and wlan.tried == expected
             assert memory.read_text() == air
         memory.write_bytes(b"\xff\xfe\x00")  # nothing that is known
+
+
+def test_a_press_ends_the_joining_of_a_network_that_is_learnt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At each moment of it. Nothing is written then, for that would lose sound."""
+    now, press_at = [0], [0]
+
+    async def sleep_ms(ms: int) -> None:
+        now[0] += ms
+        if now[0] == press_at[0]:
+            wifi.give_way()
+        if now[0] == 500:
+            wlan.air = {"home"}
+
+    monkeypatch.setattr(time, "ticks_ms", lambda: now[0], raising=False)
+    monkeypatch.setattr(time, "ticks_add", lambda ticks, ms: ticks + ms, raising=False)
+    monkeypatch.setattr(time, "ticks_diff", lambda later, earlier: later - earlier, raising=False)
+    monkeypatch.setattr(asyncio, "sleep_ms", sleep_ms, raising=False)
+    monkeypatch.delitem(sys.modules, "device.wifi", raising=False)
+    from device.wifi import Wifi
+
+    memory = tmp_path / "network"
+    home = {"ssid": "home", "password": "homehome"}
+    for press_at[0] in (100, 300, 500, 600):
+        now[0], wlan = 0, Wlan()
+        wifi = Wifi([], wlan, str(memory))
+        joined = asyncio.run(wifi.learn(home, 15))
+        assert joined == memory.exists() == (press_at[0] == 600) and now[0] == min(press_at[0], 500)
+    press_at[0] = 0
+    wifi.give_way()
+    assert asyncio.run(wifi.connect(20)) and asyncio.run(wifi.learn(home, 15)), "it gives way for ever"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import socket
 import ssl
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pendant_simulation
 import pytest
-from sim.board import Board
+from sim.board import FIRMWARE, Board
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "t" * 43
@@ -39,6 +41,7 @@ class FakeServer:
         self.answers: list[tuple[int, bytes]] = []  # instead of the next answers to PATCH
         self.taken: set[str] = set()  # ids that belong to another note
         self.all_taken = False
+        self.update: tuple[str, dict[str, bytes]] | None = None  # offered: version; path → content
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain, key)
         owner = self
@@ -152,10 +155,33 @@ class _Handler(BaseHTTPRequestHandler):
             server.digests[note] = announced
             self._answer(200, body={"id": note, "length": len(data), "sha256": digest.hexdigest()})
 
+    def do_GET(self) -> None:
+        server, digest = self.server_of_notes, self._begin()
+        assert server.update is not None
+        version, files = server.update
+        by_digest = {hashlib.sha256(content).hexdigest(): (path, content) for path, content in files.items()}
+        headers = {}
+        if digest == version:
+            listed = [[path, len(content), sha256] for sha256, (path, content) in by_digest.items()]
+            manifest = {"version": version, "app": "pendant", "mpy": server.check_ins[-1]["mpy"], "files": listed}
+            body = json.dumps(manifest).encode()
+            key = hashlib.sha256(TOKEN.encode()).digest()
+            headers["Offbeat-HMAC"] = hmac.new(key, body, "sha256").hexdigest()
+        else:
+            body = by_digest[digest][1]
+        self.send_response(200)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
     def do_POST(self) -> None:
         self._begin()
         self.server_of_notes.check_ins.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self._answer(200, body={"time_ms": time.time_ns() // 1_000_000, "revision": 0})
+        answer: dict[str, Any] = {"time_ms": time.time_ns() // 1_000_000, "revision": 0}
+        if self.server_of_notes.update is not None:
+            answer["update"] = {"version": self.server_of_notes.update[0]}
+        self._answer(200, body=answer)
 
 
 @pytest.fixture
@@ -167,7 +193,9 @@ def server(certificate: Any) -> Iterator[FakeServer]:
 
 @pytest.fixture
 def pendant(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Board]]:
-    """pendant(**options of Board): a pendant beside `server`, not yet started."""
+    """pendant(**options of Board): a pendant beside `server`, not yet started. The test fails if one writes to its
+    flash while it records.
+    """
     boards: list[Board] = []
 
     def make(**options: Any) -> Board:
@@ -180,6 +208,8 @@ def pendant(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Board]
             "wifi": [{"ssid": "home", "password": "secret-password"}],
         } | options.pop("config", {})
         files = {"server.der": server.der} | options.pop("files", {})
+        firmware = pendant_simulation.watched(options.pop("firmware", FIRMWARE), tmp_path / f"firmware-{len(boards)}")
+        options["firmware"] = firmware
         board = Board(tmp_path / f"board-{len(boards)}", config=config, files=files, **options)
         boards.append(board)
         return board
@@ -187,6 +217,8 @@ def pendant(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Board]
     yield make
     for board in boards:
         board.close()
+    for board in boards:
+        assert pendant_simulation.FLASHED not in board.console
 
 
 @pytest.fixture

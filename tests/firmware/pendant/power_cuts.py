@@ -1,6 +1,6 @@
 """The power is cut at every block write and erase of LittleFS.
 
-    micropython power_cuts.py FIRMWARE TOOLS notes|update SEED [MUTATION]
+    micropython power_cuts.py FIRMWARE TOOLS notes|update|failure SEED [MUTATION]
 
 A process of MicroPython plays the part of the board, over a flash in memory. Before each operation of the flash the
 world is copied as a cut at this very moment would leave it (the page half programmed, the sector half erased, the
@@ -343,26 +343,51 @@ def updated(world):
     assert (folder, trial, version) == ("b", False, "2")
 
 
+def gone_back(world):
+    """The same with a version that fails: the old one runs again, from the root, and the new one is not taken twice."""
+    root = world.folder
+    fetch = fetch_from(VERSIONS["2"])
+    for _ in range(3):
+        folder, trial = board_start.choose(root, False)
+        version = version_in(root, folder)
+        assert trial == (version == "2") and folder == ("a" if trial else "")
+        task = update.Update(root, fetch, TOKEN, "pendant", 774, version)
+        if trial:
+            assert board_start.give_up(root)
+        else:
+            assert finish(task.take("2")) == (task.failed_version() is None)
+    assert (folder, version, task.failed_version()) == ("", "1", "2")
+
+
 def after_update(world):
     world.start()
     updated(world)
 
 
-def installed(world):
+def after_failure(world):
+    world.start()
+    gone_back(world)
+
+
+def installed(world, folder="/a", other="/b", active='{"active": "a"}'):
     """What is on the flash before the update."""
     root = world.folder
     vfs.mount(vfs.VfsLfs2(world.flash), root)
+    for name in (folder or "/pendant", folder + "/pendant", folder + "/device", other):
+        update.make_folder(root + name)
     for path, data in VERSIONS["1"].items():
-        for folder in ("/a", "/a/pendant", "/a/device"):
-            update.make_folder(root + folder)
-        with open(root + "/a/" + path, "wb") as file:
+        with open(root + folder + "/" + path, "wb") as file:
             file.write(data)
-    with open(root + "/active", "w") as file:
-        file.write('{"active": "a"}')
-    update.make_folder(root + "/b")
-    with open(root + "/b/stale.mpy", "w") as file:  # of the version before
+    if active:
+        with open(root + "/active", "w") as file:
+            file.write(active)
+    with open(root + other + "/stale.mpy", "w") as file:  # of the version before
         file.write("x" * 5000)
     vfs.umount(root)
+
+
+def by_cable(world):
+    installed(world, "", "/a", "")
 
 
 def mutate():
@@ -410,7 +435,11 @@ def blank(world):
     pass
 
 
-SCENARIOS = {"notes": (blank, three_notes, after_notes, 36), "update": (installed, after_update, after_update, 64)}
+SCENARIOS = {
+    "notes": (blank, three_notes, after_notes, 36),
+    "update": (installed, after_update, after_update, 64),
+    "failure": (by_cable, after_failure, after_failure, 64),
+}
 
 if mutation is not None:
     mutate()

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -202,3 +203,264 @@ def test_a_trial_is_confirmed_before_the_notes_are_sent(control: Any) -> None:
         talk = ["check-in", "took 2"]
         assert done == ([*talk, "notes"] if in_trial else ["notes", *talk])
         assert pendant._events[-1][0] == "sent"
+
+
+class Light:
+    """Stands for device.light.Light."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.codes: list[str] = []
+
+    def set(self, on: bool) -> None:
+        self.on = on
+
+    def pattern(self, name: str) -> None:
+        self.codes.append(name)
+
+
+class Ring(Microphone):
+    """Stands for the microphone, as far as recording goes; it begins with the valid sound of a moment ago."""
+
+    valid = True
+
+    def __init__(self, blocks: int, done: list[str]) -> None:
+        super().__init__()
+        self.blocks, self.done = blocks, done
+        self.recording = False
+
+    def room(self) -> int:
+        return self.blocks
+
+    def free(self, before: int | None = None) -> None:
+        pass
+
+    def look(self) -> None:
+        pass
+
+    def begin(self, at: int, blocks: int) -> None:
+        self.recording = True
+        self.done.append("begin")
+
+    def drop(self) -> None:
+        self.recording = False
+
+    async def end(self, at: int) -> Any:
+        from pendant.microphone import Take
+
+        self.recording = False
+        return Take(0, 4, at, 0)
+
+
+@pytest.fixture
+def sleeps(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that does not pass, and MicroPython's `sleep_ms`."""
+    monkeypatch.setattr(control.asyncio, "sleep_ms", lambda ms: asyncio.sleep(0), raising=False)
+
+
+def recording(control: Any, blocks: int = 1000, done: list[str] | None = None) -> Any:
+    pendant = made(control, None, Ring(blocks, [] if done is None else done))
+    pendant._light = Light()
+    return pendant
+
+
+async def go_on(*works: Any) -> None:
+    """The tasks as far as they come in some turns."""
+    tasks = [asyncio.create_task(work) for work in works]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(result, asyncio.CancelledError), result
+
+
+def test_nothing_is_stored_when_a_press_comes_in_the_moment_that_storing_begins(control: Any) -> None:
+    pendant = recording(control)
+    pendant._takes = [None]
+    stored = []
+
+    class Busy:
+        def writer(self, note_id: str) -> None:
+            stored.append(note_id)
+
+        def new_id(self) -> str:
+            return "p7-0"
+
+    async def begin_and_press() -> None:
+        pendant.spool = Busy()
+        await asyncio.sleep(0)  # `store` waits
+        pendant._may_store.set()
+        pendant._may_store.clear()
+        await asyncio.sleep(1)
+
+    asyncio.run(go_on(pendant.store(), begin_and_press()))
+    assert not stored
+
+
+def test_a_talk_has_closed_its_files_before_a_recording_begins(control: Any, sleeps: None) -> None:
+    done: list[str] = []
+    pendant = recording(control, done=done)
+
+    async def talk() -> None:
+        try:
+            await asyncio.sleep(99)
+        finally:
+            await asyncio.sleep(0)
+            done.append("closed")
+
+    async def press() -> None:
+        pendant._sending = asyncio.create_task(talk())
+        await asyncio.sleep(0)
+        pendant.state = "sending"
+        pendant._post("press", 0)
+        await asyncio.sleep(1)
+
+    asyncio.run(go_on(pendant.control(), press()))
+    assert done == ["closed", "begin"] and pendant.state == "recording"
+
+
+def test_a_refused_double_tap_leaves_nothing_on(control: Any, sleeps: None) -> None:
+    """All of its changes wait, as behind a blocking call, when the first is refused."""
+    pendant = recording(control, blocks=0)
+    pendant.state = "idle"
+    pendant._watchdog = type("Watchdog", (), {"feed": lambda self: None})()
+    pendant._counter = type("Counter", (), {"at_ms": lambda self, ticks: ticks})()
+    for event in ("press", "tap", "press", "tap"):
+        pendant._post(event, 0)
+    asyncio.run(go_on(pendant.control(), pendant.watch()))
+    assert pendant.state == "storing" and pendant._may_store.is_set()
+    assert not pendant._light.on and pendant._light.codes == ["refused", "refused"]
+    pendant.state = "hands-free"  # and if it should ever be in such a state with nothing recorded
+    asyncio.run(go_on(pendant.watch()))
+    assert not pendant._light.on
+
+
+def test_a_recording_whose_stamp_needs_more_memory_than_there_is_is_kept(control: Any, sleeps: None) -> None:
+    pendant = recording(control)
+
+    class NoMemory:
+        def stamp(self, ticks: int) -> None:
+            raise MemoryError
+
+    pendant._times = NoMemory()
+    pendant._microphone.begin(0, 1)
+    with pytest.raises(MemoryError):
+        asyncio.run(pendant._stop(0))
+    assert len(pendant._takes) == 1
+    pendant._times = type("Times", (), {"stamp": lambda self, ticks: {"start_ms": ticks}})()
+
+    class Full:
+        def new_id(self) -> str:
+            return "p7-0"
+
+        def writer(self, note_id: str) -> None:
+            raise OSError(28)
+
+    pendant.spool = Full()
+    asyncio.run(pendant._store_one())
+    assert pendant._takes[0].stamp == {"start_ms": 0}
+
+
+def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
+    pendant = recording(control)
+    pendant._light.playing = False
+    pendant._power.usb = lambda: False
+    pendant._power.battery = type("Battery", (), {"low": False})()
+    pendant._button = type("Button", (), {"settled": lambda self: True})()
+    pendant._awake_until = 0
+    pendant._may_store.set()
+    pendant._look_idle(0)
+    assert pendant._events == []
+    pendant._may_store.clear()
+    pendant._look_idle(0)
+    assert pendant._events == [("sleep", 0)]
+
+
+def test_the_clock_is_not_set_to_before_the_certificates(control: Any, certificate: Any) -> None:
+    """A server whose clock is years behind must not lock itself out."""
+    from device.link import Link
+    from device.walltime import not_before
+
+    class Rtc:
+        now = (2000, 1, 1, 0, 0, 0, 0, 0)
+
+        def datetime(self, fields: tuple[int, ...] | None = None) -> tuple[int, ...]:
+            if fields is not None:
+                self.now = (*fields[:3], 0, *fields[4:7], 0)
+            return self.now
+
+    older, newer = (certificate(days_before=days)[2] for days in (30, 2))
+    for pinned, following in ((older, newer), (newer, older), (newer, None)):
+        pendant = made(control)
+        pendant.rtc = Rtc()
+        pendant._times.told = lambda time_ms, ticks: None
+        pendant.link = Link("192.0.2.1", 1, pinned, "")
+        pendant.link.next_der = following
+        pendant._told(1_577_836_800_000)  # 2020
+        year, month, day, _, hour, minute, second, _ = pendant.rtc.datetime()
+        assert (year, month, day, hour, minute, second) == not_before(newer)
+        pendant._told(1_900_000_000_000)
+        assert pendant.rtc.datetime()[0] == 2030
+
+
+def test_before_the_room_on_the_flash_is_known_a_recording_is_short(control: Any) -> None:
+    pendant = recording(control, blocks=100_000)
+    assert pendant.room_s() == 60
+    pendant._flash_blocks = 50_000
+    assert pendant.room_s() == 599
+    pendant._flash_blocks = 40
+    assert pendant.room_s() == 1
+
+
+def test_it_is_busy_until_what_was_said_is_stored(control: Any) -> None:
+    pendant = recording(control)
+    for state, takes, busy in (("idle", [], False), ("ending", [], True), ("storing", [1], True), ("idle", [1], True)):
+        pendant.state, pendant._takes = state, takes
+        assert pendant.busy() == busy, state
+
+
+def test_a_note_that_was_cut_off_is_mended_in_steps_beside_many(
+    control: Any, sleeps: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A press must not wait for the list of them, nor may it be mended while that press records."""
+    from pendant import spool, wav
+
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"{number:06d}-{number:016x}.wav").write_bytes(b"")
+    note = wav.header("p7-" + "f" * 16, {"counter": "0badc0de", "start_ms": 1, "asleep_ms": 0}, 0, 2) + bytes(256)
+    (folder / "storing").write_bytes(note)
+    pendant = recording(control)
+    pendant.state = "idle"
+    known = [0]
+    made: list[Any] = []
+
+    class Here(spool.Spool):
+        def __init__(self, path: str, device: str, random: Any) -> None:
+            super().__init__(str(folder), device, random)
+            made.append(self)
+
+    monkeypatch.setattr(spool, "Spool", Here)
+
+    async def press_near_the_end() -> None:
+        while known[-1] < 90:
+            await asyncio.sleep(0)
+            known.append(len(made[0]._records) // 12 if made else 0)
+        pendant.state = "recording"
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (folder / "storing").exists()
+        pendant.state = "idle"
+        await asyncio.sleep(99)
+
+    asyncio.run(go_on(press_near_the_end(), hold(pendant.open_spool({"device": "p7"}))))
+    assert max(after - before for before, after in pairwise(known)) <= 16
+    assert not (folder / "storing").exists() and pendant.spool.waiting == 101
+
+
+async def hold(work: Any) -> None:
+    """It, and then nothing."""
+    await work
+    await asyncio.sleep(99)

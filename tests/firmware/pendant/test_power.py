@@ -82,16 +82,16 @@ def test_what_woke_it():
 
 
 def test_sleep_is_left_by_a_change_of_the_button():
-    for level in (1, 0):  # 0: it is held, so letting it go is the change
-        chip, pin = Chip(), Pin(level)
+    for held in (False, True):  # then letting it go is the change, whatever the level is by now
+        chip, pin = Chip(), Pin(0)
         power = Power(chip, chip, pin)
         chip.reason = chip.EXT0_WAKE
-        assert power.light_sleep(100) is True and pin.inits == 1
+        assert power.light_sleep(100, held) is True and pin.inits == 1
         chip.reason = chip.TIMER_WAKE
-        assert power.light_sleep(100) is False
-        power.deep_sleep(5000)
-        power.deep_sleep(None)
-        armed = ("ext0", 1 - level)
+        assert power.light_sleep(100, held) is False
+        power.deep_sleep(5000, held)
+        power.deep_sleep(None, held)
+        armed = ("ext0", 1 if held else 0)
         sleeps = (("light", 100), ("light", 100), ("deep", 5000), ("deep",))
         assert chip.calls == [call for sleep in sleeps for call in (armed, sleep)]
 

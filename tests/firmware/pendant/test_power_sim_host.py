@@ -54,7 +54,7 @@ def light_on_after_ms(board: Any, since_us: int) -> float:
 
 
 def watched(tmp_path: Path) -> Path:
-    """Firmware that says when a connection or a network is begun, and when the flash is written while recording."""
+    """Firmware that says when a connection or a network is begun."""
     return changed(
         tmp_path,
         (
@@ -63,14 +63,6 @@ def watched(tmp_path: Path) -> Path:
             "print('begun', __import__('time').ticks_ms())",
         ),
         ("device/wifi.py", "        self._wlan.connect(network", "print('begun', __import__('time').ticks_ms())"),
-        (
-            "pendant/control.py",
-            "        if self._power.woken_by_button:",
-            "import machine\n"
-            "machine.I2S.flash.during.append(\n"
-            "    lambda us: print('FLASH WHILE RECORDING') if self.state in states.RECORDING else None\n"
-            ")",
-        ),
     )
 
 
@@ -104,6 +96,23 @@ def test_a_press_in_sleep_records_at_once(pendant: Any, server: Any, sound: Any,
     assert first_sample_ms <= most_ms
     assert likeness(note, spoken[int(first_sample_ms * 16) :]) > 0.97
     board.run_until(lambda: len(server.check_ins) > before or asleep is in_light_sleep, timeout_s=20)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_hold_begun_as_it_goes_to_sleep_gives_a_note(pendant: Any, deep: bool) -> None:
+    """In steps of 10 ms across the moment of sleep, which is known to 0.1 s."""
+    board = started(pendant(config={"wifi": [], "sleep_after_s": 0 if deep else 300}))
+    board.run_until(lambda: board.level(MICROPHONE_POWER) == 0, timeout_s=130)
+    board.run(1)
+    say(board, None, 0.5)
+    released_us = board.now_us
+    board.run_until(lambda: board.is_asleep or board.level(MICROPHONE_POWER) == 0, timeout_s=30, step_s=0.01)
+    awake_s = (board.now_us - released_us) / 1e6
+    for holds, before_ms in enumerate(range(90, -70, -10), 2):
+        board.run(released_us / 1e6 + awake_s - before_ms / 1e3 - board.now_us / 1e6)
+        say(board, None, 0.6 + 0.7 * deep)
+        released_us = board.now_us
+        board.run_until(lambda: len(stored_ids(board)) == holds, timeout_s=4, step_s=0.1)  # noqa: B023
 
 
 def test_the_counter_goes_on_in_sleep(pendant: Any, server: Any, sound: Any) -> None:
@@ -150,7 +159,7 @@ def test_two_taps_in_sleep_are_a_double_tap(pendant: Any, server: Any, sound: An
 
 
 def test_a_double_tap_records_until_the_next_tap(pendant: Any, server: Any, sound: Any, tmp_path: Path) -> None:
-    """And no network is joined, no connection begun and no flash written from its first press to its last release."""
+    """And no network is joined and no connection begun from its first press to its last release."""
     path, spoken = sound(5.0)
     board = started(pendant(firmware=watched(tmp_path)))
     board.run_until(lambda: server.check_ins, timeout_s=20)
@@ -171,7 +180,7 @@ def test_a_double_tap_records_until_the_next_tap(pendant: Any, server: Any, soun
     assert likeness(note, spoken) > 0.97 and len(samples_of(note)) / 16000 < 5.5
     begun = [int(ms) for ms in re.findall(r"^begun (\d+)$", board.console, re.MULTILINE)]
     assert begun and not [ms for ms in begun if pressed_ms <= ms <= ended_ms]
-    assert begun[-1] > ended_ms and "FLASH WHILE" not in board.console
+    assert begun[-1] > ended_ms
 
 
 def test_a_single_tap_connects_only_when_no_second_can_come(pendant: Any, server: Any, tmp_path: Path) -> None:
@@ -317,19 +326,17 @@ def test_without_sense_pins_an_empty_battery_is_not_claimed(pendant: Any, server
     assert "battery" not in board.console
 
 
-def test_ten_minutes(pendant: Any, server: Any, tmp_path: Path, sound: Any) -> None:
-    """With a heap like that of PSRAM: whole, with no flash operation while recording."""
-    firmware = watched(tmp_path)
+def test_ten_minutes(pendant: Any, server: Any, sound: Any) -> None:
+    """With a heap like that of PSRAM: whole."""
     path, spoken = sound(40.0)
     said = path.parent / "long.wav"
     with wave.open(str(said), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(np.tile(spoken, 15).tobytes())
-    board = started(pendant(firmware=firmware, heap_kb=8300))
+    board = started(pendant(heap_kb=8300))
     assert re.search("room for (599|600) s", board.console)
     say(board, said, 605.0)
     board.run_until(lambda: server.complete, timeout_s=200)
-    assert "FLASH WHILE" not in board.console
     (note,) = server.notes().values()
     heard = samples_of(note)
     assert 599 < len(heard) / 16000 <= 600.1 and meta_of(note)["lost"] == 0

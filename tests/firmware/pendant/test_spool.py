@@ -254,3 +254,47 @@ def test_other_files_are_left_alone():
             with open(path + "/" + name, "wb") as file:
                 file.write(b"x")
         assert Spool(path, "p7", counting()).waiting == 0 and spool.first() is None and spool.free_bytes() >= 0
+
+
+def test_a_note_is_stored_once_whatever_memory_is_left():
+    """Its place in the list needs some: if there is none, it has not become a note."""
+
+    class Tight(Spool):
+        tight = True
+
+        def _know(self, order, random_part):
+            if self.tight:
+                raise MemoryError
+            Spool._know(self, order, random_part)
+
+    with Folder() as path:
+        spool = Tight(path, "p7", counting())
+        for _ in range(2):
+            try:
+                store(spool)
+            except MemoryError:
+                continue
+            raise AssertionError("it was stored")
+        assert os.listdir(path) == ["storing"]
+        spool.tight = False
+        note_id = store(spool)
+        assert os.listdir(path) == ["000000-" + note_id[-16:] + ".wav"] and spool.waiting == 1
+
+
+def test_what_could_not_be_renamed_is_not_in_the_list():
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        first = store(spool)
+        writer = spool.writer(spool.new_id())
+        writer.write(wav.header(writer.note_id, STAMP, 0, 1) + BLOCK)
+        finish, spool._file = spool._keep, lambda name: path + ("/none/" if name == "storing" else "/") + name
+        writer._file.close()
+        try:
+            finish(writer.note_id)
+        except OSError:
+            del spool._file
+            assert spool.waiting == 1 and spool.first() == first
+            second = store(spool)
+            assert spool.first(first) == second and spool.path(second)[-27:-20] == "000001-"
+            return
+        raise AssertionError("it was renamed")

@@ -25,10 +25,12 @@ doubled refused storing store
 hands-free press ending -
 hands-free limit storing stop
 hands-free empty storing stop
+hands-free refused storing store
 ending tap storing stop
 ending release storing stop
 ending limit storing stop
 ending empty storing stop
+ending refused storing store
 storing press recording record
 storing stored sending send
 sending press recording record

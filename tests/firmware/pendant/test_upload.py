@@ -184,8 +184,9 @@ def test_answers_that_lead_nowhere_end_it():
 
 
 def test_refusals_and_troubles_keep_the_note():
-    for status, kind in ((400, upload.Refused), (401, LinkError), (403, LinkError), (413, upload.Refused),
-                         (500, upload.Failed), (503, LinkError), (507, LinkError), (418, upload.Failed)):  # fmt: skip
+    of_all = [(status, upload.Unavailable) for status in (401, 403, 503, 507)]
+    of_one = [(400, upload.Refused), (413, upload.Refused), (500, upload.Failed), (418, upload.Failed)]
+    for status, kind in of_all + of_one:
         for exchanges in ([answer(404), answer(status, None, {"detail": "why"})], [answer(status)]):
             bench = in_pieces_of(4096, exchanges)
             problem = bench.send()
@@ -248,7 +249,8 @@ class Waiting:
 
     def __init__(self, says):
         self.notes, self.says, self.tried = sorted(says), says, []
-        self.upload = upload.Upload(None, self, None)
+        self.reached = True  # of the link
+        self.upload = upload.Upload(self, self, None)
         self.upload.send = self.send
 
     def load(self):
@@ -302,9 +304,38 @@ def test_a_server_that_fails_at_one_note_gets_the_others():
 
 
 def test_what_would_be_answered_to_all_ends_the_talk():
-    bench = Waiting({"a": LinkError("401"), "b": True})
-    for _ in range(3):
-        assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"], "not in order"
+    for reached, problem in ((True, upload.Unavailable("401")), (False, LinkError("no connection"))):
+        bench = Waiting({"a": problem, "b": True})
+        bench.reached = reached
+        for _ in range(3):
+            assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"], "not in order"
+
+
+def test_a_note_whose_answer_always_breaks_does_not_hold_up_the_others():
+    bench = Waiting({"a": LinkError("answer refused"), "b": True, "c": True})
+    assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"]
+    assert isinstance(bench.talk(), LinkError) and bench.tried == ["b", "c", "a"]
+
+
+def test_a_note_that_gets_on_comes_first_again():
+    bench = Waiting({"a": True, "b": True})
+
+    async def send(note):
+        bench.tried.append(note)
+        bench.upload.advances += 1
+        raise LinkError("the network is gone")
+
+    bench.upload.send = send
+    for _ in range(2):
+        assert isinstance(bench.talk(), LinkError) and bench.tried == ["a"]
+
+
+def test_a_note_that_cannot_be_read_does_not_hold_up_the_others():
+    bench = Waiting({"a": OSError(5), "b": True})
+    assert bench.talk() == (1, 1) and bench.tried == ["a", "b"]
+    bench.upload.try_again()
+    bench.says["a"] = True
+    assert bench.talk() == (1, 0) and bench.notes == []
 
 
 def test_a_server_that_knows_every_id_gets_few_of_them():
