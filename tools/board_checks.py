@@ -16,7 +16,7 @@ from typing import Any
 from board_port import BoardFailed, Cable
 
 WIFI_S = 15
-SERVER_S = 8  # a TLS handshake takes such a chip one or two
+SERVER_S = 8  # a handshake holds the chip for about a second (docs/clock.md, "Limits")
 PRESS_S = 15
 LISTEN_S = 3
 BLINKS = 3
@@ -146,7 +146,7 @@ def wifi(cable: Cable, ssid: str, password: str) -> Result:
 
 
 def any_wifi(cable: Cable, networks: list[dict[str, str]]) -> Result:
-    """Joins the first network that can be joined, as the firmware does."""
+    """Joins the first network that can be joined; it stays joined."""
     results = []
     for network in networks:
         results.append(wifi(cable, network["ssid"], network["password"]))

@@ -6,7 +6,6 @@ import argparse
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from typing import Any, TextIO
 
 from board_port import AGAIN_S, APPEARS_S, Cable, Trouble, add_port, find, stopped
@@ -38,13 +37,18 @@ def follow(port: str, out: TextIO, seconds: float | None = None) -> None:
         line, seen = transport.serial, True
         try:
             while seconds is None or time.monotonic() < began + seconds:
-                out.write(line.read(max(1, line.in_waiting)).decode(errors="replace").replace("\r\n", "\n"))
+                try:
+                    said = line.read(max(1, line.in_waiting))
+                except OSError:  # pyserial's SerialException is one
+                    out.write("\n(the board went away: it restarts, sleeps, or was unplugged; waiting)\n")
+                    break
+                out.write(said.decode(errors="replace").replace("\r\n", "\n"))
                 out.flush()
-        except OSError:  # pyserial's SerialException is one
-            out.write("\n(the board went away: it restarts, sleeps, or was unplugged; waiting)\n")
         finally:
-            with suppress(OSError):  # it is gone already
+            try:
                 transport.close()
+            except OSError:  # it is gone already, and its name is free for its return only when this is closed
+                line.close()
 
 
 def run_logs(options: argparse.Namespace) -> None:

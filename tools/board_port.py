@@ -98,8 +98,6 @@ class Cable:
         self._watchdog_s = watchdog_s
         self._fed = time.monotonic()
         self._transport = _opened(port)
-        # Where mpremote takes a port for a pseudo-terminal it reads without looking whether there is anything.
-        self._transport.is_pty = False
 
     def __enter__(self) -> Cable:
         try:
@@ -135,8 +133,12 @@ class Cable:
                     return
             except TransportError:  # in the middle of its start, or of a call that takes long
                 pass
-            except OSError as error:
-                self._gone(error)
+            except OSError as error:  # a board with USB of its own that was just about to restart
+                if attempt == TRIES - 1:
+                    self._gone(error)
+                with contextlib.suppress(OSError):
+                    self._transport.serial.close()
+                self._transport = _opened(self.port)
             if attempt < TRIES - 1:
                 time.sleep(AGAIN_S)
         raise Trouble(
@@ -230,7 +232,10 @@ def _opened(port: str) -> SerialTransport:
     until = time.monotonic() + APPEARS_S
     while True:
         try:
-            return SerialTransport(port, timeout=ANSWER_S)
+            transport = SerialTransport(port, timeout=ANSWER_S)
+            # Where mpremote takes a port for a pseudo-terminal it reads without looking whether there is anything.
+            transport.is_pty = False
+            return transport
         except (TransportError, OSError) as error:
             if time.monotonic() >= until:
                 text = (

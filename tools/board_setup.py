@@ -194,9 +194,9 @@ def pair(server: str, name: str, app: str, host: str | None, zone: str | None = 
         host = host or parts.hostname
         if parts.scheme == "https" or _is_this_machine(parts.hostname) or _in_clear(server):
             return _paired(_add_by_api(server.rstrip("/"), name, app, zone), host)
+    host = host or ask("The server's address, as the board reaches it:", option="--server-host")
     print(f"On the server's machine:  offbeat device add '{name}' --app {app}")
-    line = ask_secret("Paste the line that it prints:", "OFFBEAT_DEVICE_LINE")
-    return _paired(line, host or ask("The server's address, as the board reaches it:", option="--server-host"))
+    return _paired(ask_secret("Paste the line that it prints:", "OFFBEAT_DEVICE_LINE"), host)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -292,7 +292,10 @@ def _paired(line: str, host: str) -> Paired:
         )
     except (ValueError, KeyError, TypeError) as error:
         what = str(error) if isinstance(error, device_config.ConfigError) else type(error).__name__
-        raise Trouble(f"that is not what `offbeat device add` prints ({what}): a line that begins with {{") from None
+        raise Trouble(
+            f"that is not what `offbeat device add` prints ({what}): a line that begins with {{. If the "
+            "server shows a new device all the same, remove that before you try again"
+        ) from None
     return paired
 
 
@@ -337,8 +340,12 @@ def run_setup(options: argparse.Namespace) -> None:
             device_config.check(config)
             _write(cable, board, config, certificate)
         print(f"written: {config['device']}, a {board['app']} on {board['name']}")
+        kept = _read(cable, "/settings.json").get("settings") or {}
+        for key, given in (("mode", options.mode), ("timezone", options.timezone)):
+            if given is not None and kept.get(key, config[key]) != config[key]:
+                print(f"but its {key} stays {kept[key]!r}, which the server or its button chose: choose it there")
         if certificate is not None and "token" in known:
-            old = known["device"]
+            old = known.get("device")
             print(f"the token that it had as {old} works until you end it: `offbeat device revoke {old}` on its server")
         good = options.no_test or board_checks.all_of(cable, board, config, yes, _tell, in_use=bool(known))
     if not good:

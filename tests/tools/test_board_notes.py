@@ -150,21 +150,30 @@ def test_logs_wait_for_a_port_that_restarts_and_leave_it_as_mpremote_does(monkey
     opened, closed = [], []
 
     class Transport:
-        serial = SimpleNamespace(read=lambda _count: b"hello\r\n", in_waiting=0)
+        serial = SimpleNamespace(in_waiting=0, close=lambda: closed.append("by force"))
 
         def __init__(self, port: str, timeout: float) -> None:
             opened.append(port)
             if len(opened) == 1:
                 raise TransportError("not there")
+            self.serial.read = self._read
+
+        def _read(self, _count: int) -> bytes:
+            if len(opened) == 2:
+                raise OSError("gone")
+            return b"hello\r\n"
 
         def close(self) -> None:
-            closed.append(True)
+            if len(opened) == 2:
+                raise OSError("gone")
+            closed.append("by mpremote")
 
     monkeypatch.setattr(board_console, "SerialTransport", Transport)
     monkeypatch.setattr(board_console, "AGAIN_S", 0.01)
     out = io.StringIO()
     board_console.follow("a port", out, 0.1)
-    assert out.getvalue().startswith("hello\n") and (len(opened), closed) == (2, [True])
+    assert "went away" in out.getvalue() and out.getvalue().endswith("hello\n")
+    assert len(opened) == 3 and closed == ["by force", "by mpremote"]
 
 
 def test_the_shell_is_mpremotes_and_the_board_starts_again_after_it(board: SerialBoard) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import runpy
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import board_port
 import pytest
@@ -72,6 +75,34 @@ def test_a_board_starts_again_however_a_command_ends_and_a_refusal_says_so(monke
     assert done[2:] == ["reached", "restarted"]
 
 
+def test_a_board_that_leaves_its_port_to_restart_is_reached_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Transport:
+        in_raw_repl = False
+
+        def __init__(self, gone: bool) -> None:
+            self.serial = SimpleNamespace(write=lambda _data: None, close=lambda: None)
+            self._gone = gone
+
+        def enter_raw_repl(self, **_options: Any) -> None:
+            if self._gone:
+                raise OSError(errno.EIO, "gone")
+
+        def read_until(self, *_all: Any, **_options: Any) -> bytes:
+            return b"CTRL-B to exit\r\n"
+
+    transports = [Transport(True), Transport(False)]
+    left = list(transports)
+    monkeypatch.setattr(board_port, "_opened", lambda _port: left.pop(0))
+    monkeypatch.setattr(board_port, "AGAIN_S", 0.01)
+    cable = Cable("a port")
+    cable._reach()
+    assert cable._transport is transports[1]  # type: ignore[comparison-overlap]
+    left.extend([Transport(True)] * board_port.TRIES)
+    cable._transport = Transport(True)  # type: ignore[assignment]
+    with pytest.raises(Trouble, match="went away"):
+        cable._reach()
+
+
 def test_a_file_that_takes_longer_than_the_watchdog_feeds_it(tmp_path: Path) -> None:
     with SerialBoard(tmp_path, {"chip": "esp32c3", "pins": {"button": 1}}) as board:
         board.start()
@@ -83,6 +114,8 @@ def test_a_file_that_takes_longer_than_the_watchdog_feeds_it(tmp_path: Path) -> 
 def test_where_a_program_cannot_be_replaced_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows: after os.execv the shell would go on while the command still asks."""
     called: list[list[str]] = []
+    ignored: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *what: ignored.append(what))
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(sys, "prefix", "/another")
     monkeypatch.setattr(sys, "argv", ["offbeat-board", "logs"])
@@ -91,6 +124,7 @@ def test_where_a_program_cannot_be_replaced_it_is_called(monkeypatch: pytest.Mon
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(Path(__file__).parents[2] / "tools" / "offbeat-board"), run_name="__main__")
     assert ended.value.code == 3 and called[0][2:] == ["logs"]
+    assert ignored == [(signal.SIGINT, signal.SIG_IGN)]
 
 
 def test_a_port_without_a_board_behind_it_says_what_to_do(

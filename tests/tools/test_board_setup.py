@@ -72,7 +72,8 @@ def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> N
     """Paired with the command of this machine; nothing secret is shown; once more keeps what it was not told."""
     here = {"OFFBEAT_DATA": str(server.data), "OFFBEAT_DEVICE_PORT": str(server.device_port)}
     board = board_description.load("esp32c3-supermini")
-    with SerialBoard(tmp_path, board, files=FIRMWARE, air=AIR) as serial:
+    of_another_server = b'{"revision": 99, "settings": {"morse": "OLD"}, "refused": {}}'
+    with SerialBoard(tmp_path, board, files=FIRMWARE | {"settings.json": of_another_server}, air=AIR) as serial:
         serial.start()
         words = ["--board", "esp32c3-supermini", "--wifi", "home", "--timezone", "Europe/Athens", "--server", "here"]
         status, shown = offbeat_board(
@@ -93,11 +94,15 @@ def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> N
         assert config["wifi"] == [{"ssid": "home", "password": AIR["home"]}]
         assert config["server"] == {"host": "127.0.0.1", "port": server.device_port}
         assert config["token"] not in shown and AIR["home"] not in shown
+        chosen = {"revision": 1, "settings": {"mode": "steady"}, "refused": {}}
+        with Cable(serial.path) as cable:
+            assert not cable.exists("/settings.json") or b"OLD" not in cable.read("/settings.json")
+            cable.write("/settings.json", json.dumps(chosen).encode())
         status, shown = offbeat_board(
             *("setup", "--port", serial.path, "--wifi", "home", "--mode", "rush", "--timezone", "UTC0", "--no-test"),
             OFFBEAT_WIFI_PASSWORD=AIR["home"],
         )
-        assert status == 0, shown
+        assert status == 0 and "its mode stays 'steady'" in shown and "its timezone" not in shown, shown
         assert config_of(serial) == config | {"mode": "rush", "timezone": "UTC0"}
 
 

@@ -32,24 +32,24 @@ def test_a_thousand_sequences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "module", "line", "instead"),
+    ("count", "sequences", "module", "line", "instead"),
     [
         # deletes what the server refused
-        ("lost", "upload", "                raise _failure(status, body)\n", OWN + "\n"),
+        ("lost", 8, "upload", "                raise _failure(status, body)\n", OWN + "\n"),
         # sends once more, under another id, what is confirmed already
-        ("doubled", "upload", OWN[4:], "            return None"),
+        ("doubled", 8, "upload", OWN[4:], "            return None"),
         # does not hear the button while it sends
-        ("unheard", "control", "            if down:\n", "            if down and self.state != 'sending':\n"),
+        ("unheard", 4, "control", "            if down:\n", "            if down and self.state != 'sending':\n"),
     ],
 )
-def test_the_ledger_tells(tmp_path: Path, count: str, module: str, line: str, instead: str) -> None:
+def test_the_ledger_tells(tmp_path: Path, count: str, sequences: int, module: str, line: str, instead: str) -> None:
     firmware = tmp_path / "firmware"
     shutil.copytree(FIRMWARE, firmware)
     path = firmware / "pendant" / f"{module}.py"
     text = path.read_text()
     assert text.count(line) == 1
     path.write_text(text.replace(line, instead))
-    ledger = simulate(8, 5, firmware=firmware)
+    ledger = simulate(sequences, 5, firmware=firmware)
     assert ledger[count] > 0 and not sound(ledger), ledger
 
 

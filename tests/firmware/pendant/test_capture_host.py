@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from pendant_bench import likeness, say
+from pendant_bench import likeness, meta_of, say
 
 
 def test_no_flash_operation_while_recording(pendant: Any, server: Any, sound: Any) -> None:
@@ -54,4 +54,5 @@ def test_no_flash_operation_when_a_press_ends_an_update(pendant: Any, server: An
     board.run_until(lambda: server.complete, timeout_s=30)
     assert "talking to the server" not in board.console and board.console.count("recorded") == 1
     (note,) = server.notes().values()
-    assert likeness(note, spoken) > 0.93
+    # A press while the flash is being written loses up to 0.1 s of these 2, and says so.
+    assert likeness(note, spoken) > 0.85 and meta_of(note)["lost"] < 0.2 * 16000
