@@ -284,7 +284,7 @@ def test_a_note_that_kills_the_process_is_set_aside(tmp_path: Path, spoken: byte
                 except subprocess.TimeoutExpired:
                     break  # it lives
             assert starts <= 3
-            until(lambda: {got.json["data"]["id"] for got in again.received} == set(note_ids) - {bad}, 20, "the others")
+            until(lambda: {got.json["data"]["id"] for got in again.received} == set(note_ids) - {bad}, 60, "the others")
             row = until(lambda: (row := deadly.get(f"/api/notes/{bad}").json())["set_aside"] and row, 10, "set aside")
             assert "2 times" in row["trouble"] and "The sound is kept" in row["trouble"]
             # The cause is gone, and somebody asks for it again.

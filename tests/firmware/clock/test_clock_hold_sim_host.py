@@ -21,9 +21,9 @@ def flashes(clock, seconds):
 
 
 def about(durations_ms, wanted_ms):
-    """Whether those flashes are of such a length, but for one that ended early as the pattern was begun anew."""
+    """Whether those flashes are of such a length, but for some: a pattern that was begun anew, a look-up."""
     right = [shown for shown in durations_ms if wanted_ms <= shown <= wanted_ms + 30]
-    return len(right) >= 5 and len(durations_ms) - len(right) <= 2
+    return len(right) >= 5 and len(durations_ms) - len(right) <= 3
 
 
 def moved(clock, begin_us):
