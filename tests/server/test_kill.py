@@ -49,7 +49,7 @@ class Uploader(threading.Thread):
         if standing.headers.get("upload-complete") == "?1":
             return True
         offset = int(standing.headers.get("upload-offset", 0))
-        while offset < len(self.note):
+        while True:  # all of it may be there, and the end not told: then with an empty piece
             piece = self.note[offset : offset + PIECE_BYTES]
             answer = self.client.patch(note_id, self.note, offset, piece)
             if answer.status == 200:
