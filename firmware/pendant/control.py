@@ -39,8 +39,9 @@ _LEAVING_MS = 500  # for the talk that a press cut short to close what it has op
 _LEAVING_STEP_MS = 5
 _CHUNK_BLOCKS = 16  # one block of LittleFS at a time, so that a press waits for one erase at most
 _UNMEASURED_BLOCKS = 1902  # a minute: pressed at power-on, before the room on the flash is known
-_KEPT = "<4sBi"  # over deep sleep: magic; sleeps since the server was reached; room on the flash, blocks, or -1
-_MAGIC = b"pen1"
+# Over deep sleep: magic; sleeps since the server was reached; room on the flash, blocks, or -1; the button was held.
+_KEPT = "<4sBiB"
+_MAGIC = b"pen2"
 
 
 class Pendant:
@@ -83,8 +84,9 @@ class Pendant:
 
     def begin(self, kept: bytes):
         """The first event, from what woke the board. `kept`: what `_deep_sleep` kept beside the times."""
+        held = 0
         if len(kept) == struct.calcsize(_KEPT) and kept[:4] == _MAGIC:
-            _, self._naps, blocks = struct.unpack(_KEPT, kept)
+            _, self._naps, blocks, held = struct.unpack(_KEPT, kept)
             self._flash_blocks = blocks if blocks >= 0 else None
         if self._power.empty:
             self._light.pattern("low battery")
@@ -93,6 +95,8 @@ class Pendant:
             return
         if self._power.woken:
             self._used = None
+            if held:
+                self._button.woken()  # held since before the sleep, as in a bag, it is no press
         self._post("wake")
 
     def now(self):
@@ -379,7 +383,12 @@ class Pendant:
                 raise OSError("no network: none of those in config.json could be joined")
             if self.update.in_trial():
                 await self._check_in()  # its ten minutes do not wait for the notes, of which there may be many
-            delivered, refused = await self.upload.send_all()
+            try:
+                delivered, refused = await self.upload.send_all()
+            except OSError:
+                if self.upload.stuck():  # it may be an update that it needs
+                    await self._check_in()
+                raise
             if refused:
                 self._light.pattern("trouble")
             elif delivered:
@@ -511,7 +520,7 @@ class Pendant:
         elif self.spool is not None and self.spool.first() is not None:
             ms = min(LONGEST_ASLEEP_MS, ASLEEP_MS << min(self._naps, 10))
         blocks = -1 if self._flash_blocks is None else self._flash_blocks
-        kept = struct.pack(_KEPT, _MAGIC, min(self._naps + 1, 255), blocks)
+        kept = struct.pack(_KEPT, _MAGIC, min(self._naps + 1, 255), blocks, self._button.down)
         log.info("deep sleep" if ms is None else "deep sleep for %d s" % (ms // 1000))
         self.rtc.memory(self._times.pack(self.rtc, ticks_ms()) + kept)
         self._power.deep_sleep(ms, self._button.down)

@@ -84,6 +84,10 @@ class Upload:
                 refused += 1
         return delivered, refused
 
+    def stuck(self) -> bool:
+        """Whether the last talk ended at one note, though the server was there."""
+        return self._failed is not None
+
     async def send(self, note_id: str) -> bool:
         """Bring one note to the server. True: confirmed and deleted here. False: the server has another note under this
         id, so it was given a new one and waits. LinkError: try later. Refused: the note is kept.

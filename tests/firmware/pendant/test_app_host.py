@@ -205,6 +205,29 @@ def test_a_trial_is_confirmed_before_the_notes_are_sent(control: Any) -> None:
         assert pendant._events[-1][0] == "sent"
 
 
+@pytest.mark.parametrize("stuck", [True, False])
+def test_a_note_that_ends_every_talk_keeps_no_update_away(control: Any, capsys: Any, stuck: bool) -> None:
+    from device.link import LinkError
+    from device.ticks import Counter
+
+    class Broken(Upload):
+        async def send_all(self) -> tuple[int, int]:
+            raise LinkError("answer refused")
+
+        def stuck(self) -> bool:
+            return stuck
+
+    done: list[str] = []
+    pendant = made(control, Counter("0badc0de", 0))
+    pendant.twin, pendant.update = Twin(done), Update(done)
+    pendant.twin.offers = {"update": {"version": "2"}}
+    pendant.spool, pendant.wifi, pendant.upload = Spool(), Wifi(), Broken(done)
+    pendant.spool.first, pendant._light = lambda: None, Light()
+    asyncio.run(pendant._talk())
+    assert done == (["check-in", "took 2"] if stuck else [])
+    assert pendant._events[-1][0] == "failed"
+
+
 class Light:
     """Stands for device.light.Light."""
 
