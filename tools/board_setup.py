@@ -9,7 +9,6 @@ import ipaddress
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,8 +28,8 @@ if sys.path[:1] != [str(ROOT / "firmware")]:
 
 import board_description  # noqa: E402
 from clock import modes, timezone  # noqa: E402
-from clock_simulation import posix_tz  # noqa: E402
 from device import config as device_config  # noqa: E402
+from offbeat.zones import posix_tz  # noqa: E402
 
 PASSWORD = "OFFBEAT_WIFI_PASSWORD"
 API_TOKEN = "OFFBEAT_API_TOKEN"
@@ -186,7 +185,9 @@ def pair(server: str, name: str, app: str, host: str | None, zone: str | None = 
     zone: the name of a clock's time zone, which a server that is reached over its API is told.
     """
     if server == HERE:
-        return _paired(_add_here(name, app), host or _own_address())
+        from offbeat.cli import shown_host  # imported here, for it takes a while
+
+        return _paired(_add_here(name, app), host or shown_host("0.0.0.0"))
     if server != BY_HAND:
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -297,16 +298,6 @@ def _paired(line: str, host: str) -> Paired:
             "server shows a new device all the same, remove that before you try again"
         ) from None
     return paired
-
-
-def _own_address() -> str:
-    """This machine's address in its network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which address would be used
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
 
 
 # The commands
