@@ -1,7 +1,7 @@
 """What `tools/clock.py` and `tools/pendant.py` share: a command of subcommands, each a file of its own.
 
 A file is imported when it is chosen, and has `add_arguments(parser)` and `run(arguments)`, which returns the exit
-status. It uses the firmware's own core, whose package is called as the command is: so the firmware is first on the path.
+status. It uses the firmware's own core, whose package is called as the command is: the firmware is first on the path.
 """
 
 from __future__ import annotations
