@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import debian
 import host_programs
 import numpy as np
 import pytest
 from device_client import DeviceClient, encoded
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Response, expect, sync_playwright
+from programs import needed
 from server_process import Device, ServerProcess, WebhookReceiver, until
 
 TESTS = Path(__file__).parents[1]
@@ -45,12 +45,7 @@ expect.set_options(timeout=30_000)  # of a machine that many share
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    try:
-        *words, program = host_programs.chromium()
-    except debian.Unavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    *words, program = needed(host_programs.chromium)
     environment = {**os.environ, **dict(word.split("=", 1) for word in words if "=" in word)}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS, env=environment)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 import subprocess
 from array import array
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import debian
 import host_programs
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pendant import adpcm, wav
+from programs import needed
 from sim.board import _samples
 
 SPEECH = Path(__file__).resolve().parents[2] / "speech"
@@ -133,12 +131,7 @@ def test_full_scale_squares_come_out_of_ffmpeg_as_the_encoder_believed() -> None
 
 def espeak(tmp_path: Path) -> Path:
     """A sentence of a synthetic voice."""
-    try:
-        command = host_programs.espeak_ng()
-    except debian.Unavailable as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+    command = needed(host_programs.espeak_ng)
     path = tmp_path / "espeak.wav"
     subprocess.run([*command, "-w", str(path), "Water the seven plants on Thursday, please."], check=True, timeout=60)
     return path
