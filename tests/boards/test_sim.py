@@ -86,6 +86,27 @@ def test_asyncio_sleeps_in_simulated_time_for_weeks(snippet: Any, bits: int) -> 
     assert ended(board, 86400 * 16) == ["done"]
 
 
+@pytest.mark.parametrize("mode", ["jump", "real"])
+def test_random_bytes_repeat_with_the_seed_in_jump_mode_only(snippet: Any, mode: str) -> None:
+    """And not within a run, nor after a reset: notes are named by them."""
+    drawn = []
+    for _ in range(2):
+        board = snippet(
+            """
+            import machine, os
+            print("drawn", os.urandom(8).hex(), os.urandom(40).hex())
+            if machine.reset_cause() == machine.PWRON_RESET:
+                machine.reset()
+            """,
+            mode=mode,
+        )
+        board.start()
+        drawn.append([word for line in ended(board, 10) if line.startswith("drawn") for word in line.split()[1:]])
+    assert [len(word) for word in drawn[0]] == [16, 80, 16, 80]
+    assert len({word[:16] for word in drawn[0]}) == 4
+    assert (drawn[0] == drawn[1]) == (mode == "jump")
+
+
 def test_presses_arrive_at_their_time_and_wake_asyncio(snippet: Any) -> None:
     board = snippet(
         """

@@ -19,7 +19,7 @@ sys.path.insert(0, _here)
 
 import tls as _host_tls  # noqa: F401
 import vfs
-from chip import _thread, chargedgc, esp32, flash, hosttime, loop, machine, network, repl, socket, tls
+from chip import _thread, chargedgc, esp32, flash, hostos, hosttime, loop, machine, network, repl, socket, tls
 from chip.clock import clock as _clock
 from chip.control import Control
 
@@ -77,7 +77,7 @@ def _power_on(setup):
     _clock.now_us = _clock.granted_us = _clock.chip_us(setup["now_us"])
     _clock.host_epoch_ns = setup["host_epoch_ns"]
     _clock.costs = setup["costs"]
-    _clock._random = setup["seed"]
+    _clock.seed = _clock._random = setup["seed"]
     _clock.now()
     _clock.boot_us = _clock.now_us
     control = _clock.control = Control(_commands, _reports)
@@ -109,6 +109,7 @@ def _power_on(setup):
     flash.Partition.table = [tuple(row) for row in setup["partitions"]]
     esp32.NVS.file = _NvsFile(setup["nvs"])
     for name, module in (
+        ("os", hostos),
         ("time", hosttime),
         ("machine", machine),
         ("esp32", esp32),

@@ -32,7 +32,7 @@ class Clock:
         self.handlers = []
         self.control = None  # the line to the host; set by boot
         self.interrupted = False  # by a Ctrl-C on the console
-        self._random = 1
+        self.seed = self._random = 1
 
     # Reading
 
