@@ -20,8 +20,6 @@ import os
 import random
 import re
 import shutil
-import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -30,11 +28,11 @@ import threading
 import time
 import wave
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import host_programs
+import loopback_http
 import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -181,47 +179,21 @@ class Server:
         self.on_new_note = on_new_note
         self.lock = threading.Lock()
         chain, key, self.der = make_certificate(folder)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
         owner = self
 
         class Handler(_Handler):
             bad = owner
 
-        class Listener(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-            def get_request(self) -> tuple[socket.socket, Any]:
-                plain, address = super().get_request()
-                plain.settimeout(20)
-                return context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                if not isinstance(sys.exc_info()[1], OSError):  # which is a board whose power was cut, or that gave up
-                    super().handle_error(request, client_address)
-
-        self._listener = Listener(("127.0.0.1", 0), Handler)
-        self.port = int(self._listener.server_address[1])
-        threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
+        self._listener = loopback_http.Server(Handler, (chain, key))
+        self.port = self._listener.server_port
 
     def close(self) -> None:
         self.goes_on.set()
-        self._listener.shutdown()
-        self._listener.server_close()
+        self._listener.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 20
+class _Handler(loopback_http.Handler):
     bad: Server
-
-    def setup(self) -> None:
-        self.request.do_handshake()
-        super().setup()
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self._serve()
@@ -266,11 +238,11 @@ class _Handler(BaseHTTPRequestHandler):
             model.taken.add(note_id)
         if fault == "dropped":
             model.notes.pop(note_id, None)
-            return self._send(422, {}, b"{}")
+            return self.answer(422, {}, b"{}")
         if fault in ("500", "503", "507", "401", "413"):
-            return self._send(int(fault), {}, b'{"detail": "a fault of the simulation"}')
+            return self.answer(int(fault), {}, b'{"detail": "a fault of the simulation"}')
         if fault == "redirect":
-            return self._send(307, {"location": "https://127.0.0.1/"}, b"")
+            return self.answer(307, {"location": "https://127.0.0.1/"}, b"")
         if fault == "garbage":
             return self._raw(bytes(self.bad.chance.randrange(256) for _ in range(300)) + b"\r\n\r\n")
         if fault == "too long":
@@ -292,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = content.replace(b'"sha256": "', b'"sha256": "0')
         if fault == "truncated" and status == 200:
             return self._raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content[:-9])
-        return self._send(status, answered, content)
+        return self.answer(status, answered, content)
 
     def _update(self, last: str) -> None:
         by_digest = {hashlib.sha256(content).hexdigest(): (path, content) for path, content in self.bad.files}
@@ -301,26 +273,16 @@ class _Handler(BaseHTTPRequestHandler):
             told = {"version": last, "app": "pendant", "mpy": self.bad.mpy, "files": listed}
             manifest = json.dumps(told).encode()
             code = hmac.new(hashlib.sha256(TOKEN.encode()).digest(), manifest, "sha256").hexdigest()
-            return self._send(200, {"Offbeat-HMAC": code}, manifest)
+            return self.answer(200, {"Offbeat-HMAC": code}, manifest)
         path, content = by_digest[last]
         if path == self.bad.files[-1][0]:
-            return self._send(404, {}, b"{}")
+            return self.answer(404, {}, b"{}")
         self.bad.faults["update"] += 1
-        return self._send(200, {}, content)
+        return self.answer(200, {}, content)
 
     def _raw(self, data: bytes) -> None:
         self.wfile.write(data)
         self.close_connection = True
-
-    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if status != 204 and self.command != "HEAD":
-            self.wfile.write(content)
 
 
 def make_certificate(

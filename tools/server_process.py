@@ -14,15 +14,14 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import loopback_http
 import requests
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -235,43 +234,28 @@ class WebhookReceiver:
         self.answers: Callable[[Received], Any] = lambda _received: 204
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(loopback_http.Handler):
+            protocol_version = "HTTP/1.0"  # a kept connection would outlive it, and what is gone would go on answering
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 got = Received(self.path, {key.lower(): value for key, value in self.headers.items()}, body)
                 receiver.received.append(got)
                 answer = receiver.answers(got)
                 status, headers, content = answer if isinstance(answer, tuple) else (answer, {}, b"")
-                try:
-                    self.send_response(status)
-                    for key, value in headers.items():
-                        self.send_header(key, value)
-                    if status != 204:
-                        self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except OSError:
-                    pass  # the sender is gone: killed by the test
+                self.answer(status, headers, content)
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass  # what was received is in `received`
-
-        ThreadingHTTPServer.daemon_threads = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = int(self._server.server_address[1])
+        self._server = loopback_http.Server(Handler, port=port)
+        self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
+        self._server.close()
 
     def wait(self, count: int = 1, timeout_s: float = 30.0) -> list[Received]:
         """Returns when that many requests have come. Raises TimeoutError."""

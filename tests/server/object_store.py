@@ -3,10 +3,10 @@
 import base64
 import hashlib
 import re
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+
+import loopback_http
 
 
 class ObjectStore:
@@ -18,17 +18,7 @@ class ObjectStore:
         self.checked = 0  # uploads that came with a digest, and it was right
         store = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
-                self.send_response(status)
-                for key, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(key.replace("_", "-"), value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
-
+        class Handler(loopback_http.Handler):
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.partition("?")[0]
@@ -44,27 +34,24 @@ class ObjectStore:
                             return self.answer(400)
                         store.checked += 1
                     store.objects[path] = body
-                    return self.answer(200, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+                    return self.answer(200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
                 if self.command == "POST" and self.path.endswith("?delete"):
                     keys = re.findall(rb"<Key>([^<]+)</Key>", body)
                     for key in keys:
                         store.objects.pop(f"{path.rstrip('/')}/{key.decode()}", None)
                     done = b"".join(b"<Deleted><Key>" + key + b"</Key></Deleted>" for key in keys)
-                    return self.answer(200, b"<DeleteResult>" + done + b"</DeleteResult>", Content_Type="text/xml")
+                    xml = b"<DeleteResult>" + done + b"</DeleteResult>"
+                    return self.answer(200, {"Content-Type": "text/xml"}, xml)
                 if path not in store.objects:
                     return self.answer(404)
                 content = store.objects[path]
                 etag = f'"{hashlib.md5(content).hexdigest()}"'
-                return self.answer(200, content, ETag=etag, Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
+                headers = {"ETag": etag, "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+                return self.answer(200, headers, content)
 
             do_GET = do_PUT = do_HEAD = do_POST = handle_one
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._server = loopback_http.Server(Handler)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,10 +64,7 @@ class ObjectStore:
         }
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        self._server.close()

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import loopback_http
 from device_client import DeviceClient
 from server_process import DEMO_MODEL, ServerProcess, WebhookReceiver
 
@@ -18,48 +17,29 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def hub(folder: Path, repository: str) -> Iterator[str]:
     """A model hub with one repository: as much of its HTTP interface as fetching a snapshot needs."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    as_json = {"Content-Type": "application/json"}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self, status: int, content: bytes, **headers: str) -> None:
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(key.replace("_", "-"), value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
+    class Handler(loopback_http.Handler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             listing = [{"type": "file", "path": name, "size": len(content)} for name, content in files.items()]
             if path.startswith(f"/api/models/{repository}/tree/"):
                 entries = [{**one, "oid": hashlib.sha1(files[str(one["path"])]).hexdigest()} for one in listing]
-                self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
+                self.answer(200, as_json, json.dumps(entries).encode())
             elif path.startswith(f"/api/models/{repository}"):
                 told = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
-                self.answer(200, json.dumps(told).encode(), Content_Type="application/json")
+                self.answer(200, as_json, json.dumps(told).encode())
             elif path.startswith(f"/{repository}/resolve/") and (name := path.rpartition("/")[2]) in files:
                 content = files[name]
                 digest = hashlib.sha256(content).hexdigest()
-                self.answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=COMMIT)
+                self.answer(200, {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT}, content)
             else:
-                self.answer(404, b"{}", X_Error_Code="RepoNotFound")
+                self.answer(404, {"X-Error-Code": "RepoNotFound"}, b"{}")
 
         do_HEAD = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with loopback_http.Server(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_get_list_and_use(tmp_path: Path, spoken: bytes) -> None:

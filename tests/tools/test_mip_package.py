@@ -7,12 +7,12 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import board_description
+import loopback_http
 import mip_package
 import pytest
 from sim.serial_board import SerialBoard
@@ -34,12 +34,8 @@ class Quiet(SimpleHTTPRequestHandler):
 def address() -> Iterator[str]:
     """Of a web server on loopback that serves the firmware's folder."""
     handler = functools.partial(Quiet, directory=str(ROOT))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/firmware"
-        server.shutdown()
-        thread.join(10)
+    with loopback_http.Server(handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}/firmware"
 
 
 def mpremote(port: str, *words: str) -> str:

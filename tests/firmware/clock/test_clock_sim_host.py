@@ -1,14 +1,13 @@
 """The clock's whole firmware on the simulated board, in jump time: the coil's edges against true time."""
 
 import datetime
-import http.server
 import json
 import socket
-import ssl
 import threading
 from array import array
 from itertools import pairwise
 
+import loopback_http
 import pytest
 from clock import dial, modes
 from clock.dice import Dice
@@ -268,22 +267,13 @@ def test_the_next_server_is_asked_when_one_fails(tmp_path):
             assert "synced, within" in clock.board.console
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Receiver(loopback_http.Handler):
     reports: list
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.reports.append((self.path, self.headers["Authorization"], json.loads(body)))
-        answer = b'{"time_ms": 0, "revision": 0}'
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *arguments):
-        pass
+        self.answer(200, {"Content-Type": "application/json"}, b'{"time_ms": 0, "revision": 0}')
 
 
 TOKEN = "t" * 43
@@ -294,16 +284,9 @@ def receiver(certificate):
     """(what was reported, the configuration of a clock beside it, the server's certificate, today)."""
     chain, key, der = certificate()
     handler = type("Handler", (Receiver,), {"reports": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    changes = {"server": {"host": "127.0.0.1", "port": server.server_port}, "token": TOKEN, "mode": "vetinari"}
-    yield handler.reports, changes, der, datetime.datetime.now(datetime.UTC)  # the certificate is valid today
-    server.shutdown()
-    server.server_close()
+    with loopback_http.Server(handler, (chain, key)) as server:
+        changes = {"server": {"host": "127.0.0.1", "port": server.server_port}, "token": TOKEN, "mode": "vetinari"}
+        yield handler.reports, changes, der, datetime.datetime.now(datetime.UTC)  # the certificate is valid today
 
 
 def right_hands(now, ahead_s=0):

@@ -6,16 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
-import socket
-import ssl
-import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import loopback_http
 import numpy as np
 import pendant_simulation
 import pytest
@@ -42,60 +39,32 @@ class FakeServer:
         self.taken: set[str] = set()  # ids that belong to another note
         self.all_taken = False
         self.update: tuple[str, dict[str, bytes]] | None = None  # offered: version; path → content
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain, key)
         owner = self
 
         class Handler(_Handler):
             server_of_notes = owner
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-            def get_request(self) -> tuple[socket.socket, Any]:
-                plain, address = super().get_request()
+        class Listener(loopback_http.Server):
+            def get_request(self) -> tuple[Any, Any]:
                 owner.connections += 1
-                plain.settimeout(30)
-                return context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), address
+                return super().get_request()
 
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # a board whose power was cut, a client that refused the certificate
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server = Listener(Handler, (chain, key))
+        self.port = self._server.server_port
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
     def notes(self) -> dict[str, bytes]:
         """The notes that were confirmed."""
         return {note: bytes(self.stored[note]) for note in self.complete}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30
+class _Handler(loopback_http.Handler):
     server_of_notes: FakeServer
 
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def setup(self) -> None:
-        self.request.do_handshake()
-        super().setup()
-
     def _answer(self, status: int, headers: dict[str, str] | None = None, body: Any = None) -> None:
-        data = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.answer(status, headers, b"" if body is None else json.dumps(body).encode())
 
     def _begin(self) -> str:
         server = self.server_of_notes
@@ -169,11 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Offbeat-HMAC"] = hmac.new(key, body, "sha256").hexdigest()
         else:
             body = by_digest[digest][1]
-        self.send_response(200)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(200, headers, body)
 
     def do_POST(self) -> None:
         self._begin()
