@@ -88,7 +88,8 @@ class Board:
     mode: "jump" or "real". bits: 64 or 32, which build of MicroPython. heap_kb: its heap, which the simulator's own
     modules share (about 100 kB of it on 64 bits).
     start_utc: the true time when the simulation begins; in real mode always the host's.
-    costs: changes to the chip's table of costs (sim/chip/costs.py). seed: of the simulator's own random numbers.
+    costs: changes to the chip's table of costs (sim/chip/costs.py). seed: of the simulator's own random numbers,
+    and in jump mode of the chip's `os.urandom`.
     crystal_ppm: how much faster than true time all of the chip's time runs. rtc_ppm: the same in deep sleep, where the
     chip has only its RC oscillator (30000: after an hour asleep the real-time clock has gone on by 61.8 minutes, and a
     timer's wake comes as much too early); rtc_wander_ppm: each sleep has a rate of its own, this much off either way at
