@@ -251,7 +251,7 @@ def post(
         return Outcome(took_ms(), error=error, sent=0 < len(content) <= deadline.sent_bytes)
 
     deadline = _Deadline(timeout_s)
-    with requests.Session() as session:
+    with NoRedirects() as session:
         session.trust_env = False  # no proxy, which would look the name up itself, and no .netrc
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         session.mount("http://", deadline)
@@ -273,6 +273,14 @@ def post(
                 return Outcome(took_ms(), response.status_code, answer, sent=True, retry_after_s=retry_after_s)
         except (requests.RequestException, OSError) as error:
             return failed(deadline.refusal or (no_answer if deadline.passed else _words(error, no_answer)))
+
+
+class NoRedirects(requests.Session):
+    """A session that does not look where a redirect leads: also with `allow_redirects=False` `requests` would read the
+    whole of its body for that, however long, and raise ValueError where the place is none."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -302,8 +310,7 @@ def _beginning(response: requests.Response) -> str:
             answer += part
     except (urllib3.exceptions.HTTPError, OSError) as error:  # it was answered all the same
         broken = f" [the answer broke off: {type(error).__name__}]"
-    # PostgreSQL keeps no text with a zero byte in it.
-    return answer.decode("utf-8", "replace").replace("\0", "�") + broken
+    return answer.decode("utf-8", "replace") + broken
 
 
 def _words(error: Exception, no_answer: str) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -38,6 +39,22 @@ WRITE_LOCK = 0x0FFBEA7
 KEPT_BEFORE_MIGRATION = 3
 
 metadata = sa.MetaData()
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for what some database refuses: half a surrogate pair, and PostgreSQL a zero byte."""
+    return re.sub("[\ud800-\udfff\0]", "\ufffd", text)
+
+
+class Words(sa.TypeDecorator[str]):
+    """Text that others wrote: receivers of webhooks, transcribers, people."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else storable(value)
+
 
 devices = sa.Table(
     "devices",
@@ -102,7 +119,7 @@ notes = sa.Table(
     # Null for a note that was not sent by a device: then `source` says who did.
     sa.Column("device_id", sa.String(32), sa.ForeignKey("devices.id")),
     sa.Column("source", sa.Text),
-    sa.Column("title", sa.Text),
+    sa.Column("title", Words),
     sa.Column("length_bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
     # Null: WAV, as all devices send it.
@@ -118,13 +135,13 @@ notes = sa.Table(
     sa.Column("duration_ms", sa.BigInteger),
     sa.Column("lost_samples", sa.BigInteger),
     sa.Column("transcribed_ms", sa.BigInteger),
-    sa.Column("text", sa.Text),
+    sa.Column("text", Words),
     sa.Column("language", sa.String(8)),
     sa.Column("words", sa.JSON),
     # What the transcriber wrote, once the text was corrected by hand.
-    sa.Column("transcript", sa.Text),
+    sa.Column("transcript", Words),
     sa.Column("edited_ms", sa.BigInteger),
-    sa.Column("trouble", sa.Text),
+    sa.Column("trouble", Words),
     # Attempts that were enqueued after the first one; part of the workflow's id.
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     # Transcriptions that were begun and did not come to an end.
@@ -152,7 +169,7 @@ destinations = sa.Table(
     sa.Column("secret", sa.Text, nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("ended_ms", sa.BigInteger),
-    sa.Column("ended_reason", sa.Text),
+    sa.Column("ended_reason", Words),
     sa.Column("name", sa.Text),
     sa.Column("recipe", sa.String(32), nullable=False, server_default="webhook"),
     # The body's shape (offbeat/template.py); null: the webhook's own.
@@ -195,13 +212,13 @@ deliveries = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("next_ms", sa.BigInteger),
-    sa.Column("trouble", sa.Text),
+    sa.Column("trouble", Words),
     # The next try has its place in the destination's rate.
     sa.Column("reserved", sa.Boolean, nullable=False, server_default=sa.false()),
     # When a try began whose end is not known yet; kept for destinations that want to be asked.
     sa.Column("begun_ms", sa.BigInteger),
     # What the assistant answered.
-    sa.Column("answer", sa.Text),
+    sa.Column("answer", Words),
     sa.Index("ix_deliveries_of", "destination_id", "state"),
 )
 
@@ -213,8 +230,8 @@ tries = sa.Table(
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sa.Column("took_ms", sa.Integer, nullable=False),
     sa.Column("status", sa.Integer),
-    sa.Column("answer", sa.Text),
-    sa.Column("error", sa.Text),
+    sa.Column("answer", Words),
+    sa.Column("error", Words),
 )
 
 sign_ins = sa.Table(

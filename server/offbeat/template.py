@@ -19,6 +19,8 @@ MAX_TEMPLATE_BYTES = 16_384
 MAX_DEPTH = 16
 # Of values used in one template: each may be the whole text.
 MAX_NAMES = 64
+# Of a number after the point, and before it.
+MAX_DIGITS = 15
 
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.CondExpr, nodes.Name, nodes.Const, nodes.Getattr,
@@ -42,6 +44,11 @@ def limit_bytes(text: object, most: int) -> str:
 def escape_slack(text: object) -> str:
     """The text with the three characters replaced that Slack takes for its own markup."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def round_number(value: Any, precision: int = 0, method: Any = "common") -> Any:
+    """Jinja's own, within the digits that a number has: it computes 10 to the power of the precision."""
+    return filters.do_round(value, max(-MAX_DIGITS, min(precision, MAX_DIGITS)), method)
 
 
 class _Environment(SandboxedEnvironment):
@@ -73,7 +80,7 @@ _environment.filters.update(
         "upper": filters.do_upper,
         "lower": filters.do_lower,
         "capitalize": filters.do_capitalize,
-        "round": filters.do_round,
+        "round": round_number,
         "int": filters.do_int,
         "limit_bytes": limit_bytes,
         "escape_slack": escape_slack,
@@ -151,7 +158,8 @@ def check(template: Any) -> None:
 
 def render(template: Any, context: dict[str, Any]) -> str:
     """The template with its strings filled in, as JSON in ASCII. Raises TemplateError."""
+    filled = _fill(template, context)
     try:
-        return json.dumps(_fill(template, context), allow_nan=False)
-    except TypeError as error:
+        return json.dumps(filled, allow_nan=False)
+    except (TypeError, ValueError) as error:  # a value that JSON has not, a number of too many digits
         raise TemplateError(f"the template makes something that is not JSON: {error}") from None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from offbeat import log, models, sound
 from offbeat.models import ModelError
 from offbeat.settings import Settings
+from offbeat.store import storable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -388,6 +389,8 @@ class RemoteTranscriber:
         """Status, JSON (None if it is none), its beginning, and the seconds of Retry-After. Raises ModelError."""
         import requests
 
+        from offbeat.delivery import NoRedirects
+
         data: list[tuple[str, str]] = [("model", self._model), ("temperature", "0")]
         if self._language:
             data.append(("language", self._language))
@@ -398,15 +401,18 @@ class RemoteTranscriber:
         else:
             data.append(("response_format", "json"))
         try:
-            with requests.post(
-                self._url,
-                data=data,
-                files={"file": ("note.wav", content, "audio/wav")},
-                auth=self._authorized,
-                timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                NoRedirects() as session,
+                session.post(
+                    self._url,
+                    data=data,
+                    files={"file": ("note.wav", content, "audio/wav")},
+                    auth=self._authorized,
+                    timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 body = _bounded(response)
                 status, after = response.status_code, response.headers.get("Retry-After", "")
         except (requests.RequestException, OSError, ValueError) as error:
@@ -439,7 +445,7 @@ def _transcript(answer: dict[str, Any], language: str) -> Transcript:
     words = []
     for one in answer.get("words") or []:
         try:
-            words.append(_word(one["start"], one["end"], str(one["word"]), None))
+            words.append(_word(one["start"], one["end"], storable(str(one["word"])), None))
         except (TypeError, ValueError, KeyError, OverflowError):
             continue
     told = answer.get("language")

@@ -304,6 +304,19 @@ def test_the_assistants_answer_is_kept(bench: Bench, receiver: WebhookReceiver) 
     assert len(logged) == 1024
 
 
+def test_an_answer_that_no_database_keeps_as_it_is(bench: Bench, receiver: WebhookReceiver) -> None:
+    """Half an emoji, where somebody cut the text in the middle of it, and a zero byte."""
+    bench.destination(receiver.url, recipe="stavrobot", fields={"password": "x"})
+    receiver.answers = lambda _: (200, {}, b'{"response": "done \\ud83d\\u0000"}')
+    (delivery_id,) = bench.note()
+    row = bench.run(delivery_id)
+    assert (row.state, row.answer, row.tries) == ("delivered", "done \ufffd\ufffd", 1)
+    receiver.answers = lambda _: (200, {}, b"a \0 byte")
+    (other,) = bench.note(name="n2")
+    assert bench.run(other).state == "delivered"
+    assert bench.value(tries.c.answer, tries.c.delivery_id == other) == "a \ufffd byte"
+
+
 def test_a_deleted_note_is_not_sent_and_leaves_nothing(bench: Bench, receiver: WebhookReceiver) -> None:
     receiver.answers = lambda _: (500, {}, b"buy milk? no")
     destination = bench.destination(receiver.url)

@@ -1,5 +1,6 @@
 """One try of a delivery, against receivers that never come to an end."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -73,6 +74,32 @@ def test_a_trickling_body_is_cut_and_the_status_counts(monkeypatch: pytest.Monke
         assert time.monotonic() - began_s < DEADLINE_S + 2
         assert outcome.delivered and outcome.answer is not None and outcome.answer.startswith("xxx")
         assert ended()
+
+
+@pytest.mark.parametrize("location", [b"/elsewhere", b"http://[/"])
+def test_a_redirect_is_neither_followed_nor_read(location: bytes) -> None:
+    """Nor is it looked at where it leads: `http://[/` is no address."""
+    piece, pieces = bytes(1_000_000), 100
+    taken: list[int] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(10_000)
+            head = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: %d\r\n\r\n"
+            connection.sendall(head % (location, pieces * len(piece)))
+            for _ in range(pieces):
+                connection.sendall(piece)
+                taken.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        outcome = delivery.post(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, "msg_1", "{}")
+        thread.join(30)
+    assert (outcome.status, outcome.delivered, outcome.sent) == (302, False, True)
+    assert len(taken) < pieces / 2  # what the two ends' buffers hold
 
 
 def test_nothing_of_a_try_stays() -> None:

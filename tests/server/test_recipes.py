@@ -152,6 +152,21 @@ def test_a_template_that_cannot_be_used_is_refused_when_it_is_saved(shape: Any, 
     assert words in str(raised.value), raised.value
 
 
+@pytest.mark.parametrize(
+    ("expression", "value"), [("value / 1e-310", 1.5), ("value | int(0, 16)", "f" * 9000)], ids=["infinite", "long"]
+)
+def test_a_number_that_json_has_not(expression: str, value: Any) -> None:
+    """It depends on what was said, so it cannot be refused earlier."""
+    with pytest.raises(template.TemplateError, match="not JSON"):
+        template.render([f"{{{{ {expression} }}}}"], {"value": value})
+
+
+def test_a_rounding_to_a_billion_digits_takes_no_time(tmp_path: Path) -> None:
+    sources = ["{{ 1.5 | round(999999999, 'ceil') }}", "{{ 12 | round(-999999999) }}", "{{ 1.25 | round(1) }}"]
+    row = row_of("webhook", "http://localhost/", tmp_path, template=sources)
+    assert json.loads(body_of(vars(row), sample("note", "x"))) == [1.5, 0, 1.2]
+
+
 def test_values_keep_their_types(tmp_path: Path) -> None:
     shape = {
         "seconds": "{{ duration_s }}",

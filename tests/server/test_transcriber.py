@@ -127,7 +127,11 @@ def answer(value: Any, status: int = 200, **headers: str) -> Callable[[Received]
 VERBOSE = {
     "text": " Buy milk. ",
     "language": "english",
-    "words": [{"word": "Buy", "start": 0.1, "end": 0.4}, {"word": "odd"}, {"word": "milk", "start": 0.5, "end": 0.9}],
+    "words": [
+        {"word": "Buy", "start": 0.1, "end": 0.4},
+        {"word": "odd"},
+        {"word": "milk\ud83d", "start": 0.5, "end": 0.9},
+    ],
 }
 
 
@@ -146,7 +150,7 @@ def test_an_endpoint(tmp_path: Path) -> None:
         assert (got.text, got.language) == ("Buy milk.", "en")
         assert [(word["word"], word["start_s"], word["end_s"]) for word in got.words] == [
             ("Buy", 0.1, 0.4),
-            ("milk", 0.5, 0.9),
+            ("milk\ufffd", 0.5, 0.9),  # half of a character is not to be kept
         ]
         (asked,) = endpoint.received
         assert asked.path == "/v1/audio/transcriptions"
@@ -182,9 +186,7 @@ def test_an_endpoint_without_times(tmp_path: Path) -> None:
 )
 def test_an_endpoint_that_refuses(status: int, error: type[Exception], words: str) -> None:
     with Endpoint() as endpoint:
-        endpoint.answers = answer(
-            {"error": "sk-hidden is wrong"}, status, Retry_After="77", Location="http://127.0.0.1:9"
-        )
+        endpoint.answers = answer({"error": "sk-hidden is wrong"}, status, Retry_After="77", Location="http://[/")
         with pytest.raises(error, match=words) as raised:
             RemoteTranscriber(endpoint.base, "sk-hidden", "m", "").transcribe(SPOKEN, nothing)
         assert "hidden" not in str(raised.value) and str(status) in str(raised.value)
