@@ -47,7 +47,8 @@ def backup(store: Store, archive: Path) -> dict[str, int]:
         try:
             with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
                 with tarfile.open(fileobj=out, mode="w") as tar:
-                    for path in [copy, *sorted(store.settings.data.glob("*.pem"))]:
+                    certificates = [one for one in store.settings.data.glob("*.pem") if MEMBER.fullmatch(one.name)]
+                    for path in [copy, *sorted(certificates)]:
                         files[path.name] = list(_add(tar, path, path.name))
                     for note_id, length_bytes, sha256 in _sound_of(copy):
                         name = f"notes/{store.note_path(note_id).name}"
@@ -151,8 +152,13 @@ def restore(settings: Settings, archive: Path) -> dict[str, int]:
             "OFFBEAT_DATABASE_URL is set: a backup is restored to a data folder with SQLite. Unset it (and "
             "OFFBEAT_STORAGE), restore, and take the result to PostgreSQL with `offbeat move`."
         )
-    if settings.database.exists():
-        raise StoreError(f"{settings.database} exists: restore to another, empty folder (OFFBEAT_DATA)")
+    # What is left of another database is not to be taken for the end of this one.
+    there = [path.name for path in settings.data.glob(f"{DATABASE}*") if path.is_file()]
+    if there:
+        raise StoreError(
+            f"{settings.data} holds {', '.join(sorted(there))}: restore to another, empty folder (OFFBEAT_DATA), or "
+            "move them away together, for they are one database"
+        )
     with only_server(settings), tempfile.TemporaryDirectory(dir=settings.data, prefix=".restore-") as name:
         folder = Path(name)
         (folder / "notes").mkdir()

@@ -63,6 +63,7 @@ def test_backup_of_a_running_server_and_restore(tmp_path: Path, spoken: bytes) -
 def archive(tmp_path: Path) -> Path:
     store = Store(Settings(data=tmp_path / "first"))
     (tmp_path / "first" / "certificate.pem").write_bytes(b"a certificate")
+    (tmp_path / "first" / "fullchain_2026.pem").write_bytes(b"somebody else's, which no archive may hold")
     backup.backup(store, tmp_path / "archive.tar")
     store.close()
     return tmp_path / "archive.tar"
@@ -91,6 +92,17 @@ def test_damaged_archives_are_refused(tmp_path: Path, archive: Path) -> None:
         # And then the whole one fits in all the same.
         backup.restore(settings, archive)
         assert (settings.data / "certificate.pem").read_bytes() == b"a certificate"
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
+def test_what_is_left_of_another_database_is_not_mixed_with_it(tmp_path: Path, archive: Path, end: str) -> None:
+    settings = Settings(data=tmp_path / "to")
+    settings.data.mkdir()
+    left = settings.data / f"offbeat.sqlite{end}"
+    left.write_bytes(b"of another one")
+    with pytest.raises(StoreError, match=rf"holds {left.name}: "):
+        backup.restore(settings, archive)
+    assert left.read_bytes() == b"of another one"
 
 
 @pytest.mark.parametrize("name", ["../out", "notes/../../out", "/tmp/out", "notes/x/y.wav", "lock"])
