@@ -268,8 +268,11 @@ def test_commands(tmp_path: Path) -> None:
     shape = tmp_path / "shape.json"
     shape.write_text('{"said": "{{ text }}"}')
     assert offbeat("add", "http://127.0.0.1:9/", "--template", str(shape), "--event", "device.silent").exit_code == 0
+    named = json.loads(offbeat("add", "http://[::1]:9/a", "--name", "a [b] [/c]").stdout)
     listed = offbeat("list").stdout
-    assert added["id"][:6] in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    for one in (added["id"], named["id"], "[::1]", "[b]", "[/c]"):
+        assert one in listed  # whole, though the window is narrow, and not taken for markup
     for hidden in (added["secret"], "s3cret", "k3y", "p4th"):
         assert hidden not in listed
     assert "stavrobot" in offbeat("recipes").stdout

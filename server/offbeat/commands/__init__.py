@@ -18,7 +18,7 @@ needs them, so that every command starts at once.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -30,6 +30,21 @@ def fail(text: object) -> NoReturn:
     """Ends the command with an error."""
     print(f"offbeat: {text}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def print_table(columns: list[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table for people, as wide as their window. Nothing in it is cut off, and the first column is not broken either:
+    other commands ask for what stands there."""
+    import rich
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # not as rich's markup, which a name in brackets would be
+    rich.print(table)
 
 
 @contextmanager

@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import rich
 import typer
-from rich.table import Table
 
-from offbeat.commands import fail, opened
+from offbeat.commands import fail, opened, print_table
 
 group = typer.Typer(no_args_is_help=True, help="Where the notes' text is sent.")
 
@@ -87,14 +85,14 @@ def destination_recipes() -> None:
     """Lists the recipes and what each one asks for."""
     from offbeat.destinations import recipes
 
-    table = Table("recipe", "for", "URL", "--set")
+    rows = []
     for recipe in recipes().values():
         asked = [
             f"{key}=…  {field.label}{'' if field.default is None else ' (optional)'}"
             for key, field in recipe.fields.items()
         ]
-        table.add_row(recipe.name, recipe.title, recipe.url, "\n".join(asked))
-    rich.print(table)
+        rows.append((recipe.name, recipe.title, recipe.url, "\n".join(asked)))
+    print_table(["recipe", "for", "URL", "--set"], rows)
 
 
 @group.command("list")
@@ -102,10 +100,9 @@ def destination_list() -> None:
     """Lists the destinations."""
     from offbeat.destinations import listed
 
-    table = Table("id", "name", "to", "recipe", "events", "pending", "in doubt", "ended")
     with opened() as store, store.read() as connection:
-        for one in listed(connection):
-            table.add_row(
+        rows = [
+            (
                 one["id"],
                 one["name"] or "",
                 one["to"],
@@ -115,7 +112,9 @@ def destination_list() -> None:
                 str(one["in_doubt"]),
                 one["ended"] or "",
             )
-    rich.print(table)
+            for one in listed(connection)
+        ]
+    print_table(["id", "name", "to", "recipe", "events", "pending", "in doubt", "ended"], rows)
 
 
 @group.command("test")

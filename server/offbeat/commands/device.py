@@ -5,13 +5,11 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
-import rich
 import sqlalchemy as sa
 import typer
-from rich.table import Table
 
 from offbeat import registry
-from offbeat.commands import fail, opened
+from offbeat.commands import fail, opened, print_table
 from offbeat.store import StoreError, devices, iso
 
 group = typer.Typer(no_args_is_help=True, help="The devices that may talk to this server.")
@@ -40,12 +38,10 @@ def device_add(
 @group.command("list")
 def device_list() -> None:
     """Lists the devices."""
-    table = Table("id", "name", "app", "last contact")
     with opened() as store, store.read() as connection:
         chosen = sa.select(devices).where(devices.c.revoked_ms.is_(None)).order_by(devices.c.created_ms)
-        for row in connection.execute(chosen):
-            table.add_row(row.id, row.name, row.app, iso(row.contact_ms) or "never")
-    rich.print(table)
+        rows = [(row.id, row.name, row.app, iso(row.contact_ms) or "never") for row in connection.execute(chosen)]
+    print_table(["id", "name", "app", "last contact"], rows)
 
 
 @group.command("revoke")

@@ -2,12 +2,10 @@
 
 from typing import Annotated
 
-import rich
 import typer
-from rich.table import Table
 
 from offbeat import log, models
-from offbeat.commands import fail
+from offbeat.commands import fail, print_table
 from offbeat.settings import SettingsError, load
 
 group = typer.Typer(no_args_is_help=True, help="The Whisper models on this machine.")
@@ -22,15 +20,15 @@ def list_models() -> None:
         fail(error)
     known = models.names()
     fetched = {path.name.removeprefix("models--").replace("--", "/", 1) for path in settings.models.glob("models--*")}
-    table = Table("name", "on the model hub", "on this machine")
+    rows = []
     for name in [*known, *sorted(fetched - set(known.values()))]:
         folder = models.here(name, settings.models)
         size_bytes = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
         used = " (used)" if settings.model in (name, known.get(name)) else ""
-        table.add_row(name + used, known.get(name, name), f"{size_bytes / 1e6:.1f} MB" if folder else "")
+        rows.append((name + used, known.get(name, name), f"{size_bytes / 1e6:.1f} MB" if folder else ""))
     if models.is_folder(settings.model):
-        table.add_row(f"{settings.model} (used)", "", "a folder")
-    rich.print(table)
+        rows.append((f"{settings.model} (used)", "", "a folder"))
+    print_table(["name", "on the model hub", "on this machine"], rows)
 
 
 @group.command("get")

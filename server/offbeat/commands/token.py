@@ -3,11 +3,9 @@
 import json
 from typing import Annotated
 
-import rich
 import typer
-from rich.table import Table
 
-from offbeat.commands import fail, opened
+from offbeat.commands import fail, opened, print_table
 from offbeat.people import SCOPES, People
 from offbeat.store import iso
 
@@ -33,11 +31,9 @@ def create(
 @group.command("list")
 def list_tokens() -> None:
     """Lists the tokens, without their secrets."""
-    table = Table("id", "name", "scopes", "last use")
     with opened() as store:
-        for row in People(store).tokens():
-            table.add_row(row.id, row.name, " ".join(row.scopes), iso(row.used_ms) or "never")
-    rich.print(table)
+        rows = [(row.id, row.name, " ".join(row.scopes), iso(row.used_ms) or "never") for row in People(store).tokens()]
+    print_table(["id", "name", "scopes", "last use"], rows)
 
 
 @group.command()
