@@ -75,8 +75,9 @@ def check(board: Any) -> list[str]:
         why = _unfit(board["chip"], name, value, name in board.get("on_board", ()))
         if why:
             wrong.append(f"pins.{name}: pin {value} of an {board['chip']} is {why}")
-    if board["app"] == "pendant" and pins["button"] not in WAKING[board["chip"]]:
-        wrong.append(f"pins.button: pin {pins['button']} cannot wake an {board['chip']} from deep sleep")
+    for name in ("button", "usb") if board["app"] == "pendant" else ():
+        if name in pins and pins[name] not in WAKING[board["chip"]]:
+            wrong.append(f"pins.{name}: pin {pins[name]} cannot wake an {board['chip']} from deep sleep")
     if unknown := set(board.get("on_board", ())) - set(pins):
         wrong.append(f"on_board: no such pin: {', '.join(sorted(unknown))}")
     try:

@@ -223,12 +223,12 @@ def _add_here(name: str, app: str) -> str:
     from offbeat.settings import SettingsError, load
 
     try:
-        data = load().data
+        settings = load()
     except SettingsError as error:
         raise Trouble(f"the server's settings: {error}") from None
-    if not (data / "offbeat.sqlite").exists() and not os.environ.get("OFFBEAT_DATABASE_URL"):
+    if not settings.database_url and not settings.database.exists():
         raise Trouble(
-            f"no server has run on this machine: {data} holds none. Start `offbeat serve`, or set OFFBEAT_DATA"
+            f"no server has run on this machine: {settings.data} holds none. Start `offbeat serve`, or set OFFBEAT_DATA"
         )
     done = subprocess.run(
         [sys.executable, "-m", "offbeat", "device", "add", name, "--app", app],

@@ -420,6 +420,8 @@ def make_app(store: Store, pipeline: Pipeline, twins: Twins) -> FastAPI:
     async def check_in(device_id: Annotated[str, Depends(reporting)], request: Request) -> CheckInAnswer:
         """Keeps what a device reports, and tells it the time and what is desired: at once if there is something new, or
         as soon as there is, within the time that the device waits."""
+        if "Transfer-Encoding" in request.headers:  # it would count before a Content-Length
+            raise Refused(400, "chunked coding is not used here: send a Content-Length")
         length = request.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             raise Refused(400, "Content-Length is missing")

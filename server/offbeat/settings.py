@@ -116,13 +116,15 @@ def _file() -> Path | None:
     if named == "":
         return None
     path = Path(named or USUAL_FILE).expanduser()
-    if named is None and not path.exists():
-        return None
     try:
+        if named is None and not path.exists():
+            return None
         with open(path, encoding="utf-8") as file:
             keys = dotenv_values(stream=file, interpolate=False).keys()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{FILE}={str(path)!r} cannot be read: {error}") from None
+        raise SettingsError(
+            f"{FILE}={str(path)!r} cannot be read: {error}. Set {FILE} to another file, or empty for none"
+        ) from None
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     if unknown := sorted(key for key in keys if key not in known):
         raise SettingsError(f"{FILE}={str(path)!r}: there is no setting {', '.join(unknown)}")

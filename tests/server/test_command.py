@@ -79,6 +79,10 @@ def test_settings_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     usual.write_text("# mine\nOFFBEAT_PORT=9000\nOFFBEAT_PROMPT='a $b \"c\"'\nOFFBEAT_LANGUAGE=\n")
     found = settings.load()
     assert (found.port, found.prompt, found.language) == (9000, 'a $b "c"', "")
+    monkeypatch.setenv("HOME", str(tmp_path / ("h" * 300)))  # one that cannot be looked into
+    with pytest.raises(settings.SettingsError, match=r"offbeat\.env' cannot be read: .* too long.*empty for none"):
+        settings.load()
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("OFFBEAT_PORT", "9001")
     assert settings.load().port == 9001
     monkeypatch.setenv("OFFBEAT_SETTINGS", "")
@@ -94,6 +98,14 @@ def test_settings_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             other.write_text(content)
         with pytest.raises(settings.SettingsError, match=wanted):
             settings.load()
+
+
+def test_the_unit_has_a_home_that_it_may_use() -> None:
+    """`ProtectHome` hides the user's own, in which the settings' file and the model hub's token are looked for."""
+    unit = (Path(offbeat.__file__).parents[1] / "run" / "offbeat.service").read_text()
+    (folder,) = re.findall("^StateDirectory=(.*)", unit, re.MULTILINE)
+    environment = dict(one.split("=") for one in re.findall("^Environment=(.*)", unit, re.MULTILINE)[0].split())
+    assert environment["HOME"] == environment["OFFBEAT_DATA"] == f"/var/lib/{folder}"
 
 
 def test_destination_add(tmp_path: Path) -> None:

@@ -205,6 +205,10 @@ def test_chunked_coding_is_refused(house: House) -> None:
     headers = house.pendant.append_headers(note, 0, note, Content_Length=None) | {"Transfer-Encoding": "chunked"}
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(note), note)
     assert house.pendant.request("PATCH", f"/api/device/notes/{note_id}", headers, body).status == 400
+    # A body of any length would pass behind a small one that is announced.
+    both = {"Content-Length": "5", "Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    answer = house.pendant.request("POST", "/api/device/check-in", both, b"2\r\n{}\r\n0\r\n\r\n")
+    assert answer.status == 400 and b"chunked" in answer.body
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer ", "Bearer x", "Basic cDc6eA==", "Bearer " + "A" * 43])

@@ -52,6 +52,7 @@ def test_the_picture_shows_every_pin(name: str) -> None:
         ("xiao-esp32s3", {"pins.microphone_sd": 33}, "flash or the PSRAM"),
         ("xiao-esp32s3", {"pins.microphone_sck": 43}, "console"),
         ("xiao-esp32s3", {"pins.button": 38}, "cannot wake"),
+        ("xiao-esp32s3", {"pins.usb": 38}, "pins.usb: pin 38 cannot wake"),
         ("xiao-esp32s3", {"pins.button": 7}, "has that pin"),
         ("xiao-esp32s3", {"pins.battery": 12}, "measures voltage"),
         ("xiao-esp32s3", {"pins.microphone_sck": None}, "required"),

@@ -191,6 +191,17 @@ def test_pairing_over_the_real_server_s_api(server: ServerProcess, monkeypatch: 
         board_setup.pair(server.url, "Porch clock", "clock", None)
 
 
+def test_a_server_here_is_known_by_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFBEAT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("OFFBEAT_SETTINGS", str(tmp_path / "settings.env"))
+    (tmp_path / "settings.env").write_text("OFFBEAT_PORT=9000\n")
+    with pytest.raises(Trouble, match="no server has run on this machine"):
+        board_setup._add_here("Porch clock", "clock")
+    (tmp_path / "settings.env").write_text("OFFBEAT_DATABASE_URL=postgresql://nobody@127.0.0.1:9/none\n")
+    with pytest.raises(Trouble, match=r"device add.*postgresql"):  # it was asked, and could not connect
+        board_setup._add_here("Porch clock", "clock")
+
+
 def test_a_calibration_on_the_board_stays_unless_the_description_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = board_description.load("esp32c3-supermini")
     calibrated = plain | {"movement": plain["movement"] | {"pulse_us": 47_000, "margins": {"most_hz": 11}}}
