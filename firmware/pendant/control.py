@@ -397,15 +397,15 @@ class Pendant:
             self._failures = self._naps = 0
             self._next_talk = ticks_add(ticks_ms(), CHECK_IN_MS)
         except Exception as e:
-            log.error("talking to the server", e)
-            if self.spool is not None and self.spool.first() is not None:
-                self._light.pattern("trouble" if self.wifi is not None and self.wifi.connected() else "no network")
             if self.upload is not None and self.upload.advances != advances:
                 self._failures = 0  # a bad link, but one that leads somewhere
             wait_ms = min(LONGEST_BACK_OFF_MS, BACK_OFF_MS << min(self._failures, 10))
             self._next_talk = ticks_add(ticks_ms(), wait_ms)
             self._failures += 1
+            if self.spool is not None and self.spool.may_wait():
+                self._light.pattern("trouble" if self.wifi is not None and self.wifi.connected() else "no network")
             self._end_talk("failed")
+            log.error("talking to the server", e)  # last: it may need memory that is not to be had
         else:
             self._end_talk("sent")
 
@@ -517,7 +517,7 @@ class Pendant:
         ms = CHECK_IN_ASLEEP_MS
         if self._power.empty:
             ms = None  # the radio might be too much for it
-        elif self.spool is not None and self.spool.first() is not None:
+        elif self.spool is not None and self.spool.may_wait():
             ms = min(LONGEST_ASLEEP_MS, ASLEEP_MS << min(self._naps, 10))
         blocks = -1 if self._flash_blocks is None else self._flash_blocks
         kept = struct.pack(_KEPT, _MAGIC, min(self._naps + 1, 255), blocks, self._button.down)

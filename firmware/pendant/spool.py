@@ -11,7 +11,9 @@ depends on it.
 Listing 500 notes takes LittleFS 23,000 reads of at most 128 bytes, about half a second on the chip (estimate: 20 µs
 each). So the start lists none; `load` does it bit by bit when there is time, and whatever needs the list does the rest.
 A listing is never left half-way: LittleFS would have it closed by the garbage collector, in the middle of anything.
-12 bytes of memory are kept of each note. Pure: runs on any folder.
+Where memory is short for a moment, a listing goes on to its end all the same, and another one finds what it lost.
+12 bytes of memory are kept of each note, in pieces: one for 500 notes is not to be had in a heap that was long in use.
+Pure: runs on any folder.
 """
 
 import binascii
@@ -24,6 +26,7 @@ FLUSH_BYTES = 32768  # what a power cut may take from a note that is being store
 RESERVE_BYTES = 65536  # of the flash, left free for LittleFS itself and for what is not a note
 _STORING = "storing"
 _RECORD_BYTES = 12  # of a note in memory: its order, 4 bytes, and the random part of its id
+_PIECE_BYTES = 32 * _RECORD_BYTES
 
 
 class Spool:
@@ -35,26 +38,45 @@ class Spool:
         self._random = random
         if not _exists(folder):
             os.mkdir(folder)
-        self._records = bytearray()  # of the notes that are known, the oldest first
+        self._forget_all()
+
+    def _forget_all(self):
+        self._pieces = []  # of records of the notes that are known, the oldest first; none of them is empty
         self._order = -1  # of the last note that is known
-        self._listing = self._notes()  # of the others; None: all are known
+        self._all = False  # are known
+        self._listing = None  # of the others, once it has begun
+        self._missed = False
 
     def load(self, most=16) -> bool:
-        """Get to know at most so many more of the notes in the folder. True when all are known."""
-        while self._listing is not None and most:
-            name = next(self._listing, None)
-            if name is None:
-                self._listing = None
-            else:
-                self._know(int(name[:6]), name[7:23])
-                most -= 1
-        return self._listing is None
+        """Get to know at most so many more of the names in the folder. True when all are known. After a MemoryError it
+        may be called again."""
+        while not self._all and most:
+            try:
+                if self._listing is None:
+                    self._listing = _names(self._folder)
+                entry = next(self._listing, None)
+                if entry is not None and _is_note(entry[0]):
+                    self._know(int(entry[0][:6]), entry[0][7:23])
+            except MemoryError:
+                self._missed = True
+                raise
+            if entry is None:
+                if self._missed:
+                    self._forget_all()
+                else:
+                    self._all, self._listing = True, None
+            most -= 1
+        return self._all
+
+    def may_wait(self) -> bool:
+        """Whether a note waits, as far as is known without listing or memory."""
+        return not self._all or bool(self._pieces)
 
     @property
     def waiting(self) -> int:
         """Whole notes in the folder."""
         self._load_all()
-        return len(self._records) // _RECORD_BYTES
+        return sum(len(piece) for piece in self._pieces) // _RECORD_BYTES
 
     def new_id(self) -> str:
         """A fresh id: the device and 64 random bits."""
@@ -62,10 +84,10 @@ class Spool:
 
     def path(self, note_id: str) -> str:
         """Of a note's file. OSError if it does not wait here."""
-        at = self._at(note_id)
-        if at is None:
+        piece, at = self._find(note_id)
+        if piece is None:
             raise OSError(errno.ENOENT)
-        order = int.from_bytes(self._records[at : at + 4], "big")
+        order = int.from_bytes(piece[at : at + 4], "big")
         return self._file("%06d-%s.wav" % (order, note_id[-16:]))
 
     def length(self, note_id: str) -> int:
@@ -111,14 +133,15 @@ class Spool:
     def first(self, after=None):
         """The id of the oldest note that waits, or of the first one behind the note `after`; None if there is none."""
         self._load_all()
-        at = 0
-        if after is not None:
-            at = self._at(after)
-            at = len(self._records) if at is None else at + _RECORD_BYTES
-        if at == len(self._records):
-            return None
-        random_part = bytes(self._records[at + 4 : at + _RECORD_BYTES])
-        return "%s-%s" % (self._device, binascii.hexlify(random_part).decode())
+        passed = None if after is None else binascii.unhexlify(after[-16:])
+        for piece in self._pieces:
+            for at in range(0, len(piece), _RECORD_BYTES):
+                random_part = bytes(piece[at + 4 : at + _RECORD_BYTES])
+                if passed is None:
+                    return "%s-%s" % (self._device, binascii.hexlify(random_part).decode())
+                if random_part == passed:
+                    passed = None
+        return None
 
     def renew(self, note_id: str) -> str:
         """Give a note a new id, which is returned: the server has another note under the old one.
@@ -128,8 +151,8 @@ class Spool:
         new_id = self.new_id()
         old = self.path(note_id)
         os.rename(old, old[:-20] + new_id[-16:] + ".wav")
-        at = self._at(note_id)
-        self._records[at + 4 : at + _RECORD_BYTES] = binascii.unhexlify(new_id[-16:])
+        piece, at = self._find(note_id)
+        piece[at + 4 : at + _RECORD_BYTES] = binascii.unhexlify(new_id[-16:])
         return new_id
 
     def confirm(self, note_id: str, length: int, sha256: str, confirmed: dict) -> bool:
@@ -142,9 +165,9 @@ class Spool:
         path = self.path(note_id)
         if os.stat(path)[6] != length:
             return False
+        piece, at = self._find(note_id)  # before it is gone: it needs memory
         os.remove(path)
-        at = self._at(note_id)
-        self._records[at : at + _RECORD_BYTES] = b""
+        self._forget(piece, at)
         return True
 
     def _file(self, name):
@@ -155,29 +178,31 @@ class Spool:
             pass
 
     def _know(self, order, random_part):
-        self._records += order.to_bytes(4, "big") + binascii.unhexlify(random_part)
+        record = order.to_bytes(4, "big") + binascii.unhexlify(random_part)
+        if self._pieces and len(self._pieces[-1]) < _PIECE_BYTES:
+            self._pieces[-1] += record
+        else:
+            self._pieces.append(bytearray(record))
         self._order = max(self._order, order)
 
-    def _at(self, note_id):
-        """Where the record of a note is; None if it does not wait here."""
+    def _find(self, note_id):
+        """Where the record of a note is, the piece and the place in it; (None, None) if it does not wait here."""
         self._load_all()
         wanted = binascii.unhexlify(note_id[-16:])
-        for at in range(0, len(self._records), _RECORD_BYTES):
-            if self._records[at + 4 : at + _RECORD_BYTES] == wanted:
-                return at
-        return None
+        for piece in self._pieces:
+            for at in range(0, len(piece), _RECORD_BYTES):
+                if piece[at + 4 : at + _RECORD_BYTES] == wanted:
+                    return piece, at
+        return None, None
 
-    def _notes(self):
-        """The names of all notes, one after another, the oldest first."""
-        entries = os.ilistdir(self._folder) if hasattr(os, "ilistdir") else zip(sorted(os.listdir(self._folder)))
-        for entry in entries:
-            name = entry[0]
-            if len(name) == 27 and name.endswith(".wav") and name[:6].isdigit() and _is_random(name[7:23]):
-                yield name
+    def _forget(self, piece, at):
+        piece[at : at + _RECORD_BYTES] = b""
+        if not piece:
+            self._pieces.remove(piece)
 
     def _keep(self, note_id):
         """What is being stored becomes a note: under its id, or a new one if that is not fit. Returns the id."""
-        if not _is_id(note_id, self._device) or self._at(note_id) is not None:
+        if not _is_id(note_id, self._device) or self._find(note_id)[0] is not None:
             note_id = self.new_id()
         if not self.waiting:
             self._order = -1
@@ -188,7 +213,7 @@ class Spool:
         try:
             os.rename(storing, name)
         except OSError:
-            self._records[-_RECORD_BYTES:] = b""
+            self._forget(self._pieces[-1], len(self._pieces[-1]) - _RECORD_BYTES)
             self._order = before
             raise
         return note_id
@@ -242,6 +267,15 @@ def _is_id(text, device):
     if not isinstance(text, str) or len(text) != len(device) + 17 or text[:-16] != device + "-":
         return False
     return _is_random(text[-16:])
+
+
+def _names(folder):
+    """What is in a folder, each a tuple that begins with the name."""
+    return os.ilistdir(folder) if hasattr(os, "ilistdir") else zip(sorted(os.listdir(folder)))
+
+
+def _is_note(name):
+    return len(name) == 27 and name.endswith(".wav") and name[:6].isdigit() and _is_random(name[7:23])
 
 
 def _is_random(text):

@@ -401,10 +401,10 @@ def mutate():
             return await answered(world, method, path, headers, body)
 
         def confirmed(spool, note_id, *_):
-            at = spool._at(note_id)
-            if at is not None:
+            piece, at = spool._find(note_id)
+            if piece is not None:
                 os.remove(spool.path(note_id))
-                spool._records[at : at + 12] = b""
+                spool._forget(piece, at)
             return True
 
         World.request = request

@@ -49,6 +49,9 @@ class Spool:
     def load(self) -> bool:
         return True
 
+    def may_wait(self) -> bool:
+        return False
+
     def free_bytes(self) -> int:
         return 1_000_000
 
@@ -222,10 +225,24 @@ def test_a_note_that_ends_every_talk_keeps_no_update_away(control: Any, capsys: 
     pendant.twin, pendant.update = Twin(done), Update(done)
     pendant.twin.offers = {"update": {"version": "2"}}
     pendant.spool, pendant.wifi, pendant.upload = Spool(), Wifi(), Broken(done)
-    pendant.spool.first, pendant._light = lambda: None, Light()
+    pendant._light = Light()
     asyncio.run(pendant._talk())
     assert done == (["check-in", "took 2"] if stuck else [])
     assert pendant._events[-1][0] == "failed"
+
+
+def test_a_talk_ends_though_there_is_no_memory_to_say_why(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from device.ticks import Counter
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    pendant = made(control, Counter("0badc0de", 0))
+    pendant.spool, pendant.upload, pendant._light = Spool(), None, Light()
+    monkeypatch.setattr(control.log, "error", full)
+    with pytest.raises(MemoryError):
+        asyncio.run(pendant._talk())
+    assert [event[0] for event in pendant._events] == ["failed"]
 
 
 class Light:
@@ -470,7 +487,7 @@ def test_a_note_that_was_cut_off_is_mended_in_steps_beside_many(
     async def press_near_the_end() -> None:
         while known[-1] < 90:
             await asyncio.sleep(0)
-            known.append(len(made[0]._records) // 12 if made else 0)
+            known.append(sum(len(piece) for piece in made[0]._pieces) // 12 if made else 0)
         pendant.state = "recording"
         for _ in range(20):
             await asyncio.sleep(0)

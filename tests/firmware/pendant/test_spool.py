@@ -256,6 +256,51 @@ def test_other_files_are_left_alone():
         assert Spool(path, "p7", counting()).waiting == 0 and spool.first() is None and spool.free_bytes() >= 0
 
 
+def test_many_notes_are_known_in_small_pieces():
+    """In a heap that was long in use no large one is to be had."""
+    with Folder() as path:
+        spool = Spool(path, "p7", os.urandom)
+        ids = [store(spool, 1) for _ in range(100)]
+        again = Spool(path, "p7", os.urandom)
+        assert all_of(again) == all_of(spool) == ids and again.waiting == 100
+        assert max(len(piece) for piece in again._pieces) <= 384
+        for gone in [31, 32, 0, 99] + list(range(40, 80)):
+            length = again.length(ids[gone])
+            assert again.confirm(ids[gone], length, "", {"id": ids[gone], "sha256": "", "length": length})
+            ids[gone] = None
+        ids[33] = again.renew(ids[33])
+        assert all_of(again) == [note_id for note_id in ids if note_id] and again.waiting == 56
+
+
+def test_a_listing_that_ran_out_of_memory_finds_all_in_the_end():
+    class Tight(Spool):
+        left = 20
+
+        def _know(self, order, random_part):
+            Tight.left -= 1
+            if Tight.left in (15, 10, 0):
+                raise MemoryError
+            Spool._know(self, order, random_part)
+
+    with Folder() as path:
+        spool = Spool(path, "p7", counting())
+        ids = [store(spool, 1) for _ in range(12)]
+        spool = Tight(path, "p7", counting())
+        failed = 0
+        for _ in range(50):
+            try:
+                if spool.load(5):
+                    break
+            except MemoryError:
+                failed += 1
+            assert spool.may_wait()
+        assert failed == 3 and all_of(spool) == ids
+        for note_id in ids:
+            os.remove(spool.path(note_id))
+            spool._forget(*spool._find(note_id))
+        assert not spool.may_wait() and spool.first() is None
+
+
 def test_a_note_is_stored_once_whatever_memory_is_left():
     """Its place in the list needs some: if there is none, it has not become a note."""
 
