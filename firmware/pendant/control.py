@@ -231,6 +231,8 @@ class Pendant:
             self._light.pattern("low battery")
         elif self._power.usb() or (self.update is not None and self.update.in_trial()):
             pass
+        elif self.cable is not None and self.cable.talking():
+            pass  # asleep it would lose USB, and the page on the desk its port
         elif self._may_store.is_set() or not self._button.settled():
             pass  # what could not be stored before is tried in this state, too
         elif self._power.empty or diff(now, self._awake_until) >= 0:

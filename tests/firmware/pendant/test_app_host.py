@@ -435,17 +435,34 @@ def test_a_recording_whose_stamp_needs_more_memory_than_there_is_is_kept(control
     assert pendant._takes[0].stamp == {"start_ms": 0}
 
 
-def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
+def idle(control: Any) -> Any:
+    """With nothing to stay awake for."""
     pendant = recording(control)
     pendant._light.playing = False
     pendant._power.usb = lambda: False
     pendant._power.battery = type("Battery", (), {"low": False})()
     pendant._button = type("Button", (), {"settled": lambda self: True})()
     pendant._awake_until = 0
+    return pendant
+
+
+def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
+    pendant = idle(control)
     pendant._may_store.set()
     pendant._look_idle(0)
     assert pendant._events == []
     pendant._may_store.clear()
+    pendant._look_idle(0)
+    assert pendant._events == [("sleep", 0)]
+
+
+def test_it_does_not_sleep_while_it_is_told_its_wifi(control: Any) -> None:
+    pendant = idle(control)
+    pendant.cable = type("Cable", (), {"talking": lambda self: talking})()
+    talking = True
+    pendant._look_idle(0)
+    assert pendant._events == []
+    talking = False
     pendant._look_idle(0)
     assert pendant._events == [("sleep", 0)]
 
