@@ -248,6 +248,32 @@ def test_a_coil_whose_hands_may_be_right_is_only_tried_when_somebody_agrees(monk
     assert tried and "Set the hands" in said[0]
 
 
+def test_until_all_is_on_the_board_it_is_as_it_was(tmp_path: Path) -> None:
+    """The cable is pulled before the last file is there; then all goes well."""
+    names = ("server.der", "next.der", "settings.json", "board.json", "config.json")
+    old = {name: b"old " + name.encode() for name in names}
+    new = ({"name": "new"}, {"device": "new"}, b"new server.der")
+    with SerialBoard(tmp_path, board_description.load("esp32c3-supermini"), files=old, air=AIR) as serial:
+        serial.start()
+        with Cable(serial.path) as cable:
+            whole = cable.write
+
+            def pulled(path: str, data: bytes, *_: Any) -> None:
+                if path.startswith("/config.json"):
+                    raise Trouble("the board went away")
+                whole(path, data)
+
+            cable.write = pulled  # type: ignore[method-assign]
+            with pytest.raises(Trouble):
+                board_setup._write(cable, *new)
+            assert {name: cable.read("/" + name) for name in names} == old
+            cable.write = whole  # type: ignore[method-assign]
+            board_setup._write(cable, *new)
+            assert cable.read("/server.der") == new[2]
+            assert [json.loads(cable.read(f"/{name}.json")) for name in ("board", "config")] == list(new[:2])
+            assert set(cable.value("__import__('os').listdir()")) == {"server.der", "board.json", "config.json"}
+
+
 def test_each_network_is_tried_until_one_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     def wifi(_cable: Any, ssid: str, _password: str) -> board_checks.Result:
         return board_checks.Result(ssid == "second", ssid)
