@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def press_when_asked(serial: SerialBoard, line: str) -> None:
         serial.do(lambda board: board.release())
 
 
-def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> None:
+def test_a_clock_is_set_up_and_tried(
+    tmp_path: Path, server: ServerProcess, certificate: Callable[..., tuple[Path, Path, bytes]]
+) -> None:
     """Paired with the command of this machine; nothing secret is shown; once more keeps what it was not told."""
     here = {"OFFBEAT_DATA": str(server.data), "OFFBEAT_DEVICE_PORT": str(server.device_port)}
     board = board_description.load("esp32c3-supermini")
@@ -94,6 +96,13 @@ def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> N
         assert config["wifi"] == [{"ssid": "home", "password": AIR["home"]}]
         assert config["server"] == {"host": "127.0.0.1", "port": server.device_port}
         assert config["token"] not in shown and AIR["home"] not in shown
+        with Cable(serial.path) as cable:  # the server has changed its certificate, and the board not talked since
+            cable.write("/server.der", certificate(days_before=30)[2])
+            cable.write("/next.der", server.certificate)
+            check(board_checks.any_wifi(cable, config["wifi"]), True)
+            assert "trusts" in check(board_checks.server(cable), True)
+            assert cable.read("/next.der") == server.certificate
+            cable.run("import os\nos.rename('/next.der', '/server.der')")
         chosen = {"revision": 1, "settings": {"mode": "steady"}, "refused": {}}
         with Cable(serial.path) as cable:
             assert not cable.exists("/settings.json") or b"OLD" not in cable.read("/settings.json")
