@@ -52,7 +52,8 @@ def waiting(cable: Cable) -> list[Note]:
 def backup(cable: Cable, folder: Path, bar: Callable[[int, int], None] = lambda done, total: None) -> list[Note]:
     """Copy the notes into a folder; what is there already, whole, stays. Returns those that the board holds.
 
-    Each one is on the disk, and was read again from there and is what the board has, when this returns. Raises Trouble.
+    Each one is on the disk, with its name, and was read again from there and is what the board has, when this returns.
+    Raises Trouble.
     """
     notes = waiting(cable)
     done, total = 0, sum(note.length for note in notes)
@@ -63,7 +64,10 @@ def backup(cable: Cable, folder: Path, bar: Callable[[int, int], None] = lambda 
         bar(done, total)
 
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            _sync_folder(path.parent)
         for note in notes:
             target = folder / note.file
             if target.exists():
@@ -81,9 +85,21 @@ def backup(cable: Cable, folder: Path, bar: Callable[[int, int], None] = lambda 
                 part.unlink()
                 raise Trouble(f"{note.name} did not arrive whole: run the same command again. It is still on the board")
             part.rename(target)
+        _sync_folder(folder)
     except OSError as error:
         raise Trouble(f"{folder} cannot be written ({error.strerror}). The notes are still on the board") from error
     return notes
+
+
+def _sync_folder(path: Path) -> None:
+    """Returns when the names in the folder are on the disk. On Windows a folder cannot be opened, so not there."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is(path: Path, note: Note) -> bool:

@@ -418,17 +418,23 @@ def _pair(
 
 
 def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certificate: bytes | None) -> None:
-    """The configuration last, each by one rename: until then the board is as it was.
+    """Written beside what is there, then put in its place by one short program, the configuration last.
 
-    What another server was to renew, or desired of another device, goes: its revisions are not the new one's.
+    Until that program runs the board is as it was. A loss of power while it runs, which is a few writes long, leaves a
+    mixture of old and new, which setup once more mends. What another server was to renew, or desired of another device,
+    goes: its revisions are not the new one's.
     """
+    files = {"/board.json": json.dumps(board).encode(), "/config.json": json.dumps(config).encode()}
+    gone: tuple[str, ...] = ()
     if certificate is not None:
-        cable.replace("/server.der", certificate)
-        cable.run(
-            "import os\nfor name in ('next.der', 'settings.json'):\n if name in os.listdir('/'): os.remove('/' + name)"
-        )
-    cable.replace("/board.json", json.dumps(board).encode())
-    cable.replace("/config.json", json.dumps(config).encode())
+        files = {"/server.der": certificate} | files
+        gone = ("next.der", "settings.json")
+    for path, content in files.items():
+        cable.write(path + ".new", content)
+    cable.run(
+        f"import os\nfor name in {gone!r}:\n if name in os.listdir('/'): os.remove('/' + name)\n"
+        f"for path in {tuple(files)!r}: os.rename(path + '.new', path)"
+    )
 
 
 def run_test(options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ class Cable:
     async def _serve(self) -> bool:
         """Until there is WiFi again and nobody talks; whether the console is still there."""
         byte_at = ticks_ms()
-        while self._wifi.missing or self._talking():
+        while self._wifi.missing or self.talking():
             while self._poll.poll(0):
                 byte = self._source.read(1)  # one by one: what follows a Ctrl-C is for the prompt
                 if not byte:
@@ -69,11 +69,12 @@ class Cable:
                     await self._answer(seen[0], seen[1])
             if self._parser.inside and ticks_diff(ticks_ms(), byte_at) > GAP_MS:
                 self._parser.drop()
-            brief = self._parser.inside or self._talking()
+            brief = self._parser.inside or self.talking()
             await asyncio.sleep_ms(BRIEF_NAP_MS if brief else NAP_MS)
         return True
 
-    def _talking(self):
+    def talking(self) -> bool:
+        """Whether somebody tells it a network, as far as is known: for up to TALK_MS after the last packet."""
         if self._heard_at is not None and ticks_diff(ticks_ms(), self._heard_at) >= TALK_MS:
             self._heard_at = None
         return self._heard_at is not None

@@ -73,9 +73,10 @@ class Pendant:
         self._next_talk = ticks_ms()
         self._checked_in = None  # the counter's ms at the last check-in
         self._flash_blocks = None  # room on the flash, as of the last store or talk
-        self._used = ticks_ms()  # at the last use; None: woken by the timer, so back to deep sleep at once
+        # These two by the counter, for without a use or a sleep, as on its cable, days go by: ticks_ms would wrap.
+        self._used = self._counter.at_ms(ticks_ms())  # at the last use; None: woken by the timer, to deep sleep at once
+        self._woken = -DOUBLE_AFTER_WAKE_MS  # by the button
         self._awake_until = ticks_add(ticks_ms(), STARTING_MS if power.woken else POWER_ON_MS)
-        self._woken = ticks_add(ticks_ms(), -DOUBLE_AFTER_WAKE_MS)  # by the button
         self._naps = 0  # deep sleeps since the server was reached last
         self._sleep_after_s = SLEEP_AFTER_S
         self._warned = power.woken  # of a low battery, since the last use
@@ -230,6 +231,8 @@ class Pendant:
             self._light.pattern("low battery")
         elif self._power.usb() or (self.update is not None and self.update.in_trial()):
             pass
+        elif self.cable is not None and self.cable.talking():
+            pass  # asleep it would lose USB, and the page on the desk its port
         elif self._may_store.is_set() or not self._button.settled():
             pass  # what could not be stored before is tried in this state, too
         elif self._power.empty or diff(now, self._awake_until) >= 0:
@@ -254,19 +257,18 @@ class Pendant:
 
     def _touched(self, at):
         """The button ended a sleep, at `at`."""
-        self._woken = at
+        self._woken = self._counter.at_ms(at)
         self._pressed = at
         self._post("press" if self._button.woken() else "tap", at)
 
     def _tapped(self, at):
-        self._used = at
-        after_tap, after_wake = ticks_add(at, DOUBLE_MS), ticks_add(self._woken, DOUBLE_AFTER_WAKE_MS)
-        self._alone_at = after_wake if diff(after_wake, after_tap) > 0 else after_tap
+        self._used = self._counter.at_ms(at)
+        self._alone_at = ticks_add(at, max(DOUBLE_MS, self._woken + DOUBLE_AFTER_WAKE_MS - self._used))
         self._naps = 0
         self._try_again()
 
     async def _record(self, at):
-        self._used = at
+        self._used = self._counter.at_ms(at)
         self._naps = 0
         self._warned = False
         self._may_store.clear()
@@ -315,7 +317,7 @@ class Pendant:
 
     async def _stop(self, at):
         self._light.set(False)
-        self._used = at
+        self._used = self._counter.at_ms(at)
         take = await self._microphone.end(at)
         if take is None:
             log.error("nothing was heard: no sample came from the microphone")
@@ -492,7 +494,7 @@ class Pendant:
             if not self._takes:  # else memory must be kept
                 deep_ms = 0
                 if self._used is not None and not self._power.empty:
-                    deep_ms = self._sleep_after_s * 1000 - diff(began, self._used)
+                    deep_ms = self._sleep_after_s * 1000 - (self._counter.at_ms(began) - self._used)
                 if deep_ms <= 0:
                     self._deep_sleep()
                 wait_ms = min(wait_ms, deep_ms)

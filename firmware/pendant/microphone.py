@@ -6,6 +6,10 @@ buffer holds 0.51 s, and before a call that is longer, `brace` hands it room for
 that the driver drops the oldest without a word, so the samples of a recording are counted against the time that it
 took, and the difference is reported.
 
+Where eight handlers wait already behind a blocking call, as for the edges of a button that bounces, the chip drops the
+call of this one (MICROPY_SCHEDULER_DEPTH of the ESP32 port), and no other would come. So the last frame of what the
+driver is to fill is marked, and `look` and `begin` see for themselves whether the mark is gone.
+
 A recording is a range of the ring. Until `free` gives them up its blocks are not overwritten: when nothing but such
 blocks is left, new ones are dropped.
 
@@ -34,6 +38,19 @@ _TIMES = 32  # blocks whose time of arrival is remembered; a power of two
 _WINDOW = 4  # of them are looked at to tell lateness from loss
 _LEAST_LOSS_MS = 24  # less is lateness: the driver hands out descriptors of 16 ms
 _STALLED_MS = 2000
+
+
+def _mark(words):
+    """Puts into the last frame what is not sound: full scale but for some bits. Where it is, in one frame of 2^32, the
+    microphone stalls once. Allocates nothing, which a slice would.
+    """
+    words[-4] = words[-2] = 0xA5
+    words[-3] = 0x5A
+    words[-1] = 0x7F
+
+
+def _marked(words) -> bool:
+    return words[-1] == 0x7F and words[-2] == 0xA5 and words[-3] == 0x5A and words[-4] == 0xA5
 
 
 def _ms(blocks):
@@ -77,6 +94,8 @@ class Microphone:
         )
         self._short = self._words[0][: _SETTLING_FRAMES * 4]
         self._filling = 0
+        self._wanted = self._short  # what the driver was told to fill
+        self._taking = False
         self._bracing = False
         self._samples = array("h", (0 for _ in range(adpcm.BLOCK_SAMPLES)))
         self._gain_bits = GAIN_BITS
@@ -106,7 +125,7 @@ class Microphone:
             i2s = self._open_i2s()
         self._i2s = i2s
         i2s.irq(self._filled)
-        i2s.readinto(self._short)
+        self._ask_for(self._short)
 
     def stop(self):
         """Listen no more; what was recorded stays."""
@@ -160,6 +179,7 @@ class Microphone:
         If `at` is the end of a time in which the interpreter was held (a TLS handshake), the press may have been at any
         moment of it: then from its beginning, as far as the driver kept it.
         """
+        self._filled(self._i2s)
         oldest = max(self._fresh, self._taken, self.total - _TIMES + 1)
         for block in range(oldest + 1, self.total):
             before = self._times[(block - 1) % _TIMES]
@@ -185,6 +205,7 @@ class Microphone:
         """To be called every 100 ms or so. Returns None, "limit" when the recording has used up its room, or "stalled"
         when no block has come for two seconds: then the microphone was started anew.
         """
+        self._filled(self._i2s)
         if self._first >= 0 and self.total >= self._first + _WINDOW:
             start = self._began(self._first, max(self._first, self.total - _TIMES + 1))
             if self._start is None or diff(start, self._start) < 0:
@@ -256,16 +277,30 @@ class Microphone:
                 least = began
         return least
 
+    def _ask_for(self, words):
+        self._wanted = words
+        _mark(words)
+        self._i2s.readinto(words)
+
     def _filled(self, i2s):
-        """The I2S handler: `self._words[self._filling]` is full (its beginning, at first). Allocates nothing."""
-        if i2s is not self._i2s:  # stopped since
+        """The I2S handler: `self._words[self._filling]` may be full (its beginning, at first). Allocates nothing."""
+        if i2s is None or i2s is not self._i2s:  # stopped since
             return
+        if self._taking or _marked(self._wanted):  # the one in the middle of which this comes, or `look` has it
+            return
+        self._taking = True
+        try:
+            self._take_all()
+        finally:
+            self._taking = False
+
+    def _take_all(self):
         pieces = self._pieces[self._filling]
         self._filling = 1 if self._filling == 0 else 0
         if self._bracing and not self._settling:
             self._filling = 2
             self._bracing = False
-        i2s.readinto(self._words[self._filling])
+        self._ask_for(self._words[self._filling])
         now = self._ticks_ms()
         self._alive = now
         if self._settling:

@@ -151,6 +151,29 @@ def test_a_blocking_call_holds_python_but_not_the_pulse(snippet: Any) -> None:
     assert board.edges[:2] == [Edge(3, 1, 450_000), Edge(3, 0, 481_000)]
 
 
+def test_handlers_that_find_no_room_are_dropped(snippet: Any) -> None:
+    """By the ninth edge of one blocking call; after it there is room again."""
+    board = snippet(
+        """
+        import esp32, machine, time
+        pin = machine.Pin(1, machine.Pin.IN, machine.Pin.PULL_UP)
+        pin.irq(lambda pin: print("irq", pin.value()), machine.Pin.IRQ_FALLING | machine.Pin.IRQ_RISING)
+        partition = esp32.Partition.find(esp32.Partition.TYPE_DATA, label="ticks")[0]
+        partition.ioctl(6, 0)  # 45 ms
+        print("erased")
+        time.sleep_ms(100)
+        """
+    )
+    board.start()
+    board.run(0.41)
+    for _ in range(6):
+        board.press()
+        board.release()
+    board.run(0.09)
+    board.press()
+    assert ended(board) == ["irq 1"] * 8 + ["erased", "irq 0"]
+
+
 @pytest.mark.parametrize("bits", [64, 32])
 def test_ticks_have_the_chips_period(snippet: Any, bits: int) -> None:
     board = snippet(

@@ -100,6 +100,29 @@ def test_a_note_that_does_not_arrive_whole_is_not_kept_for_one(board: SerialBoar
             board_notes.backup(cable, tmp_path / "file")
 
 
+def test_the_names_are_on_the_disk_before_anything_is_deleted(
+    board: SerialBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last thing that is synced is the folder, with all names in it; a folder that was made is, too."""
+    synced: list[tuple[Path, list[str]]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        synced.append((path, os.listdir(path) if path.is_dir() else []))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = tmp_path / "of" / "notes"
+    with Cable(board.path) as cable:
+        notes = board_notes.backup(cable, folder)
+        assert synced[-1][0] == folder and sorted(synced[-1][1]) == sorted(note.file for note in notes)
+        assert {tmp_path, tmp_path / "of"} < {path for path, _ in synced}
+        synced.clear()
+        board_notes.backup(cable, folder)  # those that an earlier one fetched and did not sync, as it was ended
+        assert synced[-1][0] == folder
+
+
 def test_a_spool_that_cannot_be_read_does_not_count_as_empty(board: SerialBoard) -> None:
     with Cable(board.path) as cable:
         real = cable.run

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def press_when_asked(serial: SerialBoard, line: str) -> None:
         serial.do(lambda board: board.release())
 
 
-def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> None:
+def test_a_clock_is_set_up_and_tried(
+    tmp_path: Path, server: ServerProcess, certificate: Callable[..., tuple[Path, Path, bytes]]
+) -> None:
     """Paired with the command of this machine; nothing secret is shown; once more keeps what it was not told."""
     here = {"OFFBEAT_DATA": str(server.data), "OFFBEAT_DEVICE_PORT": str(server.device_port)}
     board = board_description.load("esp32c3-supermini")
@@ -94,6 +96,13 @@ def test_a_clock_is_set_up_and_tried(tmp_path: Path, server: ServerProcess) -> N
         assert config["wifi"] == [{"ssid": "home", "password": AIR["home"]}]
         assert config["server"] == {"host": "127.0.0.1", "port": server.device_port}
         assert config["token"] not in shown and AIR["home"] not in shown
+        with Cable(serial.path) as cable:  # the server has changed its certificate, and the board not talked since
+            cable.write("/server.der", certificate(days_before=30)[2])
+            cable.write("/next.der", server.certificate)
+            check(board_checks.any_wifi(cable, config["wifi"]), True)
+            assert "trusts" in check(board_checks.server(cable), True)
+            assert cable.read("/next.der") == server.certificate
+            cable.run("import os\nos.rename('/next.der', '/server.der')")
         chosen = {"revision": 1, "settings": {"mode": "steady"}, "refused": {}}
         with Cable(serial.path) as cable:
             assert not cable.exists("/settings.json") or b"OLD" not in cable.read("/settings.json")
@@ -257,6 +266,32 @@ def test_a_coil_whose_hands_may_be_right_is_only_tried_when_somebody_agrees(monk
         assert result.good is None and not tried and not said
     assert board_checks.coil_in_use(None, {}, lambda _question: True, said.append).good  # type: ignore[arg-type]
     assert tried and "Set the hands" in said[0]
+
+
+def test_until_all_is_on_the_board_it_is_as_it_was(tmp_path: Path) -> None:
+    """The cable is pulled before the last file is there; then all goes well."""
+    names = ("server.der", "next.der", "settings.json", "board.json", "config.json")
+    old = {name: b"old " + name.encode() for name in names}
+    new = ({"name": "new"}, {"device": "new"}, b"new server.der")
+    with SerialBoard(tmp_path, board_description.load("esp32c3-supermini"), files=old, air=AIR) as serial:
+        serial.start()
+        with Cable(serial.path) as cable:
+            whole = cable.write
+
+            def pulled(path: str, data: bytes, *_: Any) -> None:
+                if path.startswith("/config.json"):
+                    raise Trouble("the board went away")
+                whole(path, data)
+
+            cable.write = pulled  # type: ignore[method-assign]
+            with pytest.raises(Trouble):
+                board_setup._write(cable, *new)
+            assert {name: cable.read("/" + name) for name in names} == old
+            cable.write = whole  # type: ignore[method-assign]
+            board_setup._write(cable, *new)
+            assert cable.read("/server.der") == new[2]
+            assert [json.loads(cable.read(f"/{name}.json")) for name in ("board", "config")] == list(new[:2])
+            assert set(cable.value("__import__('os').listdir()")) == {"server.der", "board.json", "config.json"}
 
 
 def test_each_network_is_tried_until_one_joins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,14 @@ is converted: what the host is told and tells (in true time), and what a time se
 
 Things happen on two levels. An *event* is hardware: it happens at its time whatever the interpreter does. A *handler*
 is Python code that an interrupt asks for: like `micropython.schedule` on the chip it runs when the interpreter is free,
-so not within a blocking call that is being charged.
+so not within a blocking call that is being charged. Where MOST_HANDLERS wait already, one more is dropped, and nobody
+is told: so the ESP32 port does in its interrupts of pins, timers and I2S.
 """
 
 import heapq
 import time as _host_time
 
+MOST_HANDLERS = 8  # MICROPY_SCHEDULER_DEPTH in the ESP32 port's mpconfigport.h
 _sequence = 0
 
 
@@ -77,8 +79,9 @@ class Clock:
         return self.events[0][0] if self.events else None
 
     def interrupt(self, handler, argument):
-        """Ask for a soft interrupt handler, like `micropython.schedule`."""
-        self.handlers.append((handler, argument))
+        """Ask for a soft interrupt handler, like `mp_sched_schedule`; it may be dropped."""
+        if len(self.handlers) < MOST_HANDLERS:
+            self.handlers.append((handler, argument))
 
     def deliver(self):
         """Run the handlers that were asked for. True if there were any. Here a Ctrl-C ends the program."""

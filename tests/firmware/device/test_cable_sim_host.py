@@ -58,11 +58,13 @@ PROGRAM = """
             networks = json.load(file)["wifi"]
         wifi = Wifi(networks, network.WLAN(network.STA_IF))
         about = ("Offbeat clock", "0.1.0", "a board", "hall")
-        task = asyncio.create_task(Cable(wifi, about, quiet, (pipe, Sink())).listen())
+        cable = Cable(wifi, about, quiet, (pipe, Sink()))
+        task = asyncio.create_task(cable.listen())
         print("JOINED", await wifi.connect(8))
         for piece, wait_s in WORDS:
             pipe.data += bytes.fromhex(piece)
             await asyncio.sleep(wait_s)
+            print("TALKING", cable.talking())
         if task.done():
             await task  # raises what ended it
         print("THEN", json.load(open("/config.json"))["wifi"], wifi.missing)
@@ -145,6 +147,14 @@ def test_a_packet_that_never_ends_is_given_up(tmp_path: Path) -> None:
     ask = improv_client.command(CURRENT_STATE)
     said, _ = run(tmp_path, [(improv_client.command(SEND_WIFI, "home", "a good password")[:-5], 4), (ask, 1)])
     assert [(kind, data[0]) for kind, data in said] == [(ERROR, 0), (STATE, READY)]
+
+
+def test_somebody_counts_as_talking_for_a_minute_after_a_packet(tmp_path: Path) -> None:
+    """A pendant stays awake for so long."""
+    ask = improv_client.command(CURRENT_STATE)
+    _, console = run(tmp_path, [(b"noise\n", 1), (ask, 1), (b"", 55), (b"", 5), (ask, 1)])
+    heard = [line for line in console.splitlines() if line.startswith("TALKING")]
+    assert heard == ["TALKING " + word for word in ("False", "True", "True", "False", "True")]
 
 
 def test_ctrl_c_ends_the_program_and_leaves_what_follows_to_the_prompt(tmp_path: Path) -> None:

