@@ -46,6 +46,7 @@ HERE = Path(__file__).resolve().parent
 BOARD = HERE.parent / "boards" / "xiao-esp32s3" / "board.json"
 TOKEN = "s" * 43
 APART_S = 0.05  # a press sooner after a release counts as its bouncing
+MOST_BOUNCES = 8  # of a press, of 0.8 ms each
 START_S = 1.5  # after power-on, until a press is seen
 # A handshake may hold up the button's handler for so long: the hold is seen later, and is shorter.
 BLOCKED_S = 0.9
@@ -328,6 +329,7 @@ class Sequence:
     def __init__(self, folder: Path, seed: int, firmware: str) -> None:
         self._seed = seed
         self._chance = random.Random(seed)
+        self._fingers = random.Random(seed + 2)
         self._truth: dict[str, bytes] = {}  # id drawn at the recording → the note, as the flash had it first
         self._troubles: list[str] = []
         self._ledger: dict[str, Any] = dict.fromkeys(COUNTS, 0)
@@ -391,12 +393,12 @@ class Sequence:
             self._hold(chance.choice((0.5, 1.0, 2.0, 5.0)) + chance.random())
         elif kind == "hands-free":
             for gap_s in (0.2, 1.0 + 2 * chance.random(), 0.3):
-                board.press()
+                board.press(self._bounces())
                 board.run(0.15)
                 board.release()
                 board.run(gap_s)
         elif kind == "tap":
-            board.press()
+            board.press(self._bounces())
             board.run(0.15)
             board.release()
         elif kind == "outage":
@@ -423,10 +425,13 @@ class Sequence:
         board.run(APART_S + chance.random() ** 3 * 15)
         self._look()
 
+    def _bounces(self) -> int:
+        return self._fingers.randrange(MOST_BOUNCES)
+
     def _hold(self, seconds: float, may_cut: bool = False) -> None:
         self._board.run(max(0.0, START_S - (self._board.now_us - self._started_us) / 1e6))
         self._board.speak(self._sound)
-        self._board.press()
+        self._board.press(self._bounces())
         if may_cut and self._chance.random() < 0.2:
             self._board.run(seconds / 2)
             self._cut()

@@ -243,7 +243,13 @@ class Board:
 
     # The world around it
 
-    def press(self) -> None:
+    def press(self, bounces: int = 0) -> None:
+        """bounces: how often the contact opens again before it stays closed; each takes 0.8 ms of simulated time."""
+        for _ in range(bounces):
+            self.touch(self.board["pins"]["button"], 0)
+            self.run(0.0004)
+            self.release()
+            self.run(0.0004)
         self.touch(self.board["pins"]["button"], 0)
 
     def release(self) -> None:

@@ -190,12 +190,7 @@ def test_a_bouncing_press_in_a_handshake_silences_nothing(
     board.run_until(lambda: board.console.count("shaking hands") > before, timeout_s=20, step_s=0.002)
     board.speak(path)
     board.run(into_ms / 1000)
-    for _ in range(6):
-        board.press()
-        board.run(0.0004)
-        board.release()
-        board.run(0.0004)
-    board.press()
+    board.press(bounces=6)
     board.run(5.0)
     board.release()
     board.run_until(lambda: len(server.complete) == 2, timeout_s=60)
