@@ -151,6 +151,14 @@ class Clock:
         if self.state == HELD:
             self._aim(HELD, position)
 
+    def keep(self) -> None:
+        """Before a restart that is not a cut: NVS, too, shall know the last pulse, begun or not. A journal does."""
+        if self.placed and self.kept is self.choices:
+            try:
+                self.kept.write(self.position, self.polarity)
+            except OSError as error:
+                log.error("the hands' place could not be kept", error)
+
     def _need_place(self) -> None:
         if not self.placed:
             raise ValueError("where the hands stand is not known: set them first")
@@ -273,9 +281,9 @@ class Clock:
                 self.kept.commit(position, polarity, position == self._goal)
         except OSError as error:
             log.error("the hands' place could not be kept", error)
-        late_us = self.mover.arm(polarity, at)
+        # Before it is armed, for `keep` may come in between, and the start gives the last pulse once more.
         self.position, self.polarity = position, polarity
-        return late_us
+        return self.mover.arm(polarity, at)
 
     def _tidy(self) -> None:
         try:
@@ -424,6 +432,7 @@ async def _check_in(clock, wifi, link) -> None:
                     answer = await clock.twin.check_in()
             if "update" in answer and await clock.twin.update.take(str(answer["update"].get("version"))):
                 await clock.quiet(NAP_MS)
+                clock.keep()
                 machine.reset()
             if not clock.twin.changed:
                 clock.choices.heard()
@@ -603,11 +612,22 @@ def _make_clock(settings: dict, board: dict) -> Clock:
     return clock
 
 
+_clock = None
+
+
+def busy() -> bool:
+    """main.py asks before it ends a trial: a reset loses nothing, once the place is kept."""
+    if _clock is not None:
+        _clock.keep()
+    return False
+
+
 async def main(settings: dict, board: dict) -> None:
     """Be a clock, for ever. settings, board: config.json and board.json, checked by device.config."""
+    global _clock
     watchdog = machine.WDT(timeout=WATCHDOG_MS)  # first: whatever fails from here on ends in a reset, not in silence
     pins = board["pins"]
-    clock = _make_clock(settings, board)
+    _clock = clock = _make_clock(settings, board)
     button = Button(machine.Pin(pins["button"], machine.Pin.IN, machine.Pin.PULL_UP))
     dark = board["light_active_low"]
     light = Light(machine.Pin(pins["light"], machine.Pin.OUT, value=dark), dark)
@@ -627,5 +647,6 @@ async def main(settings: dict, board: dict) -> None:
     try:
         await clock.tick(watchdog)
     finally:
+        clock.keep()  # for whatever ended it ends in a reset
         for task in tasks:
             task.cancel()

@@ -170,6 +170,67 @@ def test_with_the_stock_partition_table_it_says_so_and_is_right_after_a_cut_just
         clock.check_minutes(12, 16, "vetinari")
 
 
+UPDATED = """
+from clock import app
+
+class Twin:
+    def __init__(self, clock):
+        self.clock, self.update, self.changed = clock, self, {}
+
+    def counter_ms(self):
+        return 0
+
+    def in_trial(self):
+        return False
+
+    async def check_in(self):
+        while self.clock.position != 100:
+            await app._news(self.clock, 100)
+        return {"update": {"version": "2.0"}}
+
+    async def take(self, version):
+        print("restarts for", version)
+        return True
+
+class Link:
+    connected = False
+
+app._make_link = lambda settings, clock: Link()
+app._make_twin = lambda clock, *others: Twin(clock)
+"""
+BROKEN = """
+from clock import app
+
+step = app.Clock._step
+
+def decide(self):
+    if self.position == 100 and self.keeper.known:  # which it is not at the next start
+        raise RuntimeError("as if by a mistake")
+    return step(self)
+
+app.Clock._step = decide
+"""
+ON_TRIAL = {"active": b'{"active": "", "trial": "", "version": "2.0"}'}
+
+
+@pytest.mark.parametrize(
+    ("program", "changes"),
+    [(UPDATED, {"server": {"host": "127.0.0.1", "port": 1}, "token": "t" * 43}), (BROKEN, {}), ("", {})],
+    ids=["updated", "broken", "not confirmed"],
+)
+def test_with_the_stock_partition_table_a_restart_that_is_no_cut_costs_no_step(tmp_path, program, changes):
+    with Clock(tmp_path, options={"partitions": STOCK}, files=ON_TRIAL, before=program, **changes) as clock:
+        clock.board.run(0.5)
+        clock.board.cut_power()
+        clock.board.run(22.5)  # so that the ten minutes of the trial end between two minutes
+        clock.board.start()
+        clock.board.run(660)
+        assert clock.board.console.count("mode steady, not synced") == 3
+        last = clock.board.now_us // MINUTE_US + 3
+        clock.run_to_minute(last, 1)
+        clock.check_minutes(last - 2, last, "steady", off_us=70_000)
+
+
 def test_with_the_stock_partition_table_a_cut_costs_what_the_documentation_says(tmp_path):
     with Clock(tmp_path, options={"partitions": STOCK}) as clock:
         clock.run_to_minute(10, 37.5)
