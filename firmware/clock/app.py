@@ -398,19 +398,20 @@ async def _listen(clock, wifi, board: dict, settings: dict) -> None:
     await Cable(wifi, about, lambda: _ready(clock)).listen()
 
 
-async def _online(wifi) -> None:
+async def _online(clock, wifi) -> None:
     while not wifi.connected():
+        clock.twin.counter_ms()  # lest it miss a turn of ticks_ms: all other waits of this task are short
         await asyncio.sleep_ms(NAP_MS)
 
 
 async def _check_in(clock, wifi, link) -> None:
     """Over and over, each waiting at the server until something new is desired; soon, when there is news here."""
-    await _online(wifi)
+    await _online(clock, wifi)
     if not clock.keeper.known:
         await _news(clock, FIRST_TIME_MS)
     cut_ms = None  # ticks_ms when news last ended a wait
     while True:
-        await _online(wifi)
+        await _online(clock, wifi)
         if not link.connected:
             if clock.twin.update.in_trial():
                 await _ready(clock)  # its ten minutes do not wait for the hands, which may catch up for longer
@@ -444,12 +445,15 @@ async def _check_in(clock, wifi, link) -> None:
 
 
 async def _poll(clock, cut_ms):
-    """A check-in that waits for the server, but not longer than until there is news here; None: it was cut short."""
+    """A check-in that waits for the server, but not longer than until there is news here; None: it was cut short.
+
+    cut_ms: ticks_ms when the last one was, or None. One of long ago counts anew for 5 s every 12.4 days.
+    """
     work = asyncio.create_task(clock.twin.check_in(twin.WAIT_MS))
     try:
         while not work.done():
             await asyncio.sleep_ms(NAP_MS)
-            if clock.news.is_set() and (cut_ms is None or diff(time.ticks_ms(), cut_ms) > CUT_PAUSE_MS):
+            if clock.news.is_set() and (cut_ms is None or not 0 <= diff(time.ticks_ms(), cut_ms) <= CUT_PAUSE_MS):
                 break
         return await work if work.done() else None
     finally:

@@ -278,6 +278,50 @@ def test_a_task_that_fails_is_begun_again_and_the_ticks_do_not_mind(tmp_path):
         clock.check_minutes(1, 4, "steady")
 
 
+TURNS = """
+import asyncio, time
+from clock import app
+from device.ticks import Counter
+
+class Fake:
+    pass
+
+TURN_MS = 1 << 30
+clock, wifi = Fake(), Fake()
+clock.twin, clock.news, counter = Fake(), asyncio.Event(), Counter("", 0)
+moments = [number * TURN_MS // 3 for number in range(7)]  # two turns, looked at six times
+clock.twin.counter_ms = lambda: counter.at_ms(moments.pop(0) % TURN_MS)
+wifi.connected = lambda: not moments
+
+async def check_in(wait_ms):
+    await asyncio.sleep_ms(wait_ms)
+
+clock.twin.check_in = check_in
+
+async def look():
+    await app._online(clock, wifi)
+    print("counted", counter.at_ms(2 * TURN_MS % TURN_MS))
+    clock.news.set()
+    for ago_ms in (1000, 6000, TURN_MS // 2 + 6000, TURN_MS - 6000):
+        began_ms = time.ticks_ms()
+        cut = await app._poll(clock, (began_ms - ago_ms) % TURN_MS)
+        print("cut after", app.diff(time.ticks_ms(), began_ms) // 500)
+
+app.NAP_MS = 50
+asyncio.run(look())
+app.NAP_MS = 500
+"""
+
+
+def test_over_turns_of_the_counter_the_age_and_the_pause_between_cut_polls_are_right(tmp_path):
+    """ticks_ms turns after 12.4 days: without WiFi the clock counts on, and a cut of weeks ago delays no report."""
+    with Clock(tmp_path, before=TURNS) as clock:
+        clock.board.run(20)
+        assert f"counted {2 << 30}" in clock.board.console
+        said = [line for line in clock.board.console.splitlines() if line.startswith("cut after")]
+        assert said == ["cut after 8", "cut after 0", "cut after 0", "cut after 0"]
+
+
 class BadTimeServer(threading.Thread):
     """Answers each request in another wrong way, and the fourth with the kiss of death."""
 
