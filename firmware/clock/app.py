@@ -145,11 +145,12 @@ class Clock:
         """They stand so many steps further than believed. ValueError if they are not set; OSError: it was not kept."""
         self._need_place()
         position = (self.position + steps) % dial.STEPS
+        passed = self.state == RUNNING and steps > (self._goal - self.position) % dial.STEPS
         self.kept.write(position, self.polarity)
         self.position = position
         self._settled = False
-        if self.state == HELD:
-            self._aim(HELD, position)
+        if self.state == HELD or passed:
+            self._aim(self.state, position)  # where they are, and not once round the dial
 
     def keep(self) -> None:
         """Before a restart that is not a cut: NVS, too, shall know the last pulse, begun or not. A journal does."""
