@@ -27,6 +27,22 @@ def drop(folder):
 """
 
 
+#: On the board: forget what a clock's owner chose (clock.store), but not where its hands stand. True if there was any.
+FORGET = """
+import esp32
+def forget():
+    nvs, gone = esp32.NVS("clock"), False
+    for key in ("mode", "goal", "changed"):
+        try:
+            nvs.erase_key(key)
+            gone = True
+        except OSError:
+            pass  # ESP_ERR_NVS_NOT_FOUND
+    nvs.commit()
+    return gone
+"""
+
+
 class Note(NamedTuple):
     """A file of the board's spool. name: as it is there; file: what it is called on the desk."""
 
@@ -116,10 +132,10 @@ def delete(cable: Cable, notes: list[Note], folder: Path) -> None:
 
 
 def reset(cable: Cable, drop_notes: bool) -> list[str]:
-    """Remove what `setup` and the use of it put on the board; the firmware stays. Returns the names of what went.
+    """Remove what `setup` and the use of it put on the board; the firmware stays, and the place of a clock's hands.
 
-    Raises Trouble while there are notes, unless drop_notes. `config.json` is the last to go: a reset that is cut off is
-    completed by another one, and until then the board is set up, or asks to be.
+    Returns the names of what went. Raises Trouble while there are notes, unless drop_notes. `config.json` goes last: a
+    reset that is cut off is completed by another one, and until then the board is set up, or asks to be.
     """
     notes = waiting(cable)
     if notes and not drop_notes:
@@ -132,9 +148,11 @@ def reset(cable: Cable, drop_notes: bool) -> list[str]:
     gone = sorted((name for name in names if name not in KEPT), key=lambda name: (name == "config.json", name))
     if cable.exists(NOTES):
         cable.run(f"drop({NOTES!r})")
+    cable.run(FORGET)
+    choices = ["the clock's mode and hold"] if cable.value("forget()") else []
     for name in gone:
         cable.run(f"os.remove({'/' + name!r})")
-    return gone
+    return choices + gone
 
 
 def run_backup(options: argparse.Namespace) -> None:
@@ -178,7 +196,7 @@ def add_parser(subparsers: Any) -> None:
     add_port(parser)
     parser.add_argument("--delete", action="store_true", help="then delete them on the board")
     parser.set_defaults(run=run_backup)
-    parser = subparsers.add_parser("reset", help="remove what setup wrote; the firmware stays")
+    parser = subparsers.add_parser("reset", help="remove what setup and use put there; the firmware stays")
     add_port(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--drop-notes", action="store_true", help="even if notes that were not sent are lost")

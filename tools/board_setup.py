@@ -39,6 +39,18 @@ MOST_NETWORKS = 16
 HTTP_S = 15
 HERE, BY_HAND = "here", "by hand"
 
+#: On a clock: the mode that it keeps goes over that of config.json. As after a press of the button, the server hears of
+#: the change, or it would go on to desire and to show the other one. {}: the folder of the firmware, and the mode.
+CHOOSE = """
+import sys
+sys.path.insert(0, {!r})
+import esp32
+from clock import store
+kept = store.NvsStore(esp32.NVS(store.NAMESPACE))
+if kept.mode() not in (None, {!r}):
+    kept.choose({!r})
+    kept.touch("mode")
+"""
 
 #: For what the pairing brings, so that the rest can be checked before a device is added on the server.
 PLACEHOLDERS = {"device": "new", "token": "A" * 43, "server": {"host": "server", "port": 8443}}
@@ -329,12 +341,14 @@ def run_setup(options: argparse.Namespace) -> None:
         certificate = _pair(cable, options, board, config, zone)
         with _added(config["device"], certificate is not None):
             device_config.check(config)
+            if board["app"] == "clock" and options.mode:
+                folder = "/" + board_install.state_of(cable).get("active", "")
+                cable.run(CHOOSE.format(folder, options.mode, options.mode))
             _write(cable, board, config, certificate)
         print(f"written: {config['device']}, a {board['app']} on {board['name']}")
-        kept = _read(cable, "/settings.json").get("settings") or {}
-        for key, given in (("mode", options.mode), ("timezone", options.timezone)):
-            if given is not None and kept.get(key, config[key]) != config[key]:
-                print(f"but its {key} stays {kept[key]!r}, which the server or its button chose: choose it there")
+        zone_kept = (_read(cable, "/settings.json").get("settings") or {}).get("timezone")
+        if options.timezone is not None and zone_kept not in (None, config.get("timezone")):
+            print(f"but its timezone stays {zone_kept!r}, which the server chose: choose it there")
         if certificate is not None and "token" in known:
             old = known.get("device")
             print(f"the token that it had as {old} works until you end it: `offbeat device revoke {old}` on its server")

@@ -145,11 +145,20 @@ class Clock:
         """They stand so many steps further than believed. ValueError if they are not set; OSError: it was not kept."""
         self._need_place()
         position = (self.position + steps) % dial.STEPS
+        passed = self.state == RUNNING and steps > (self._goal - self.position) % dial.STEPS
         self.kept.write(position, self.polarity)
         self.position = position
         self._settled = False
-        if self.state == HELD:
-            self._aim(HELD, position)
+        if self.state == HELD or passed:
+            self._aim(self.state, position)  # where they are, and not once round the dial
+
+    def keep(self) -> None:
+        """Before a restart that is not a cut: NVS, too, shall know the last pulse, begun or not. A journal does."""
+        if self.placed and self.kept is self.choices:
+            try:
+                self.kept.write(self.position, self.polarity)
+            except OSError as error:
+                log.error("the hands' place could not be kept", error)
 
     def _need_place(self) -> None:
         if not self.placed:
@@ -273,9 +282,9 @@ class Clock:
                 self.kept.commit(position, polarity, position == self._goal)
         except OSError as error:
             log.error("the hands' place could not be kept", error)
-        late_us = self.mover.arm(polarity, at)
+        # Before it is armed, for `keep` may come in between, and the start gives the last pulse once more.
         self.position, self.polarity = position, polarity
-        return late_us
+        return self.mover.arm(polarity, at)
 
     def _tidy(self) -> None:
         try:
@@ -390,19 +399,20 @@ async def _listen(clock, wifi, board: dict, settings: dict) -> None:
     await Cable(wifi, about, lambda: _ready(clock)).listen()
 
 
-async def _online(wifi) -> None:
+async def _online(clock, wifi) -> None:
     while not wifi.connected():
+        clock.twin.counter_ms()  # lest it miss a turn of ticks_ms: all other waits of this task are short
         await asyncio.sleep_ms(NAP_MS)
 
 
 async def _check_in(clock, wifi, link) -> None:
     """Over and over, each waiting at the server until something new is desired; soon, when there is news here."""
-    await _online(wifi)
+    await _online(clock, wifi)
     if not clock.keeper.known:
         await _news(clock, FIRST_TIME_MS)
     cut_ms = None  # ticks_ms when news last ended a wait
     while True:
-        await _online(wifi)
+        await _online(clock, wifi)
         if not link.connected:
             if clock.twin.update.in_trial():
                 await _ready(clock)  # its ten minutes do not wait for the hands, which may catch up for longer
@@ -424,6 +434,7 @@ async def _check_in(clock, wifi, link) -> None:
                     answer = await clock.twin.check_in()
             if "update" in answer and await clock.twin.update.take(str(answer["update"].get("version"))):
                 await clock.quiet(NAP_MS)
+                clock.keep()
                 machine.reset()
             if not clock.twin.changed:
                 clock.choices.heard()
@@ -435,12 +446,15 @@ async def _check_in(clock, wifi, link) -> None:
 
 
 async def _poll(clock, cut_ms):
-    """A check-in that waits for the server, but not longer than until there is news here; None: it was cut short."""
+    """A check-in that waits for the server, but not longer than until there is news here; None: it was cut short.
+
+    cut_ms: ticks_ms when the last one was, or None. One of long ago counts anew for 5 s every 12.4 days.
+    """
     work = asyncio.create_task(clock.twin.check_in(twin.WAIT_MS))
     try:
         while not work.done():
             await asyncio.sleep_ms(NAP_MS)
-            if clock.news.is_set() and (cut_ms is None or diff(time.ticks_ms(), cut_ms) > CUT_PAUSE_MS):
+            if clock.news.is_set() and (cut_ms is None or not 0 <= diff(time.ticks_ms(), cut_ms) <= CUT_PAUSE_MS):
                 break
         return await work if work.done() else None
     finally:
@@ -603,11 +617,22 @@ def _make_clock(settings: dict, board: dict) -> Clock:
     return clock
 
 
+_clock = None
+
+
+def busy() -> bool:
+    """main.py asks before it ends a trial: a reset loses nothing, once the place is kept."""
+    if _clock is not None:
+        _clock.keep()
+    return False
+
+
 async def main(settings: dict, board: dict) -> None:
     """Be a clock, for ever. settings, board: config.json and board.json, checked by device.config."""
+    global _clock
     watchdog = machine.WDT(timeout=WATCHDOG_MS)  # first: whatever fails from here on ends in a reset, not in silence
     pins = board["pins"]
-    clock = _make_clock(settings, board)
+    _clock = clock = _make_clock(settings, board)
     button = Button(machine.Pin(pins["button"], machine.Pin.IN, machine.Pin.PULL_UP))
     dark = board["light_active_low"]
     light = Light(machine.Pin(pins["light"], machine.Pin.OUT, value=dark), dark)
@@ -627,5 +652,6 @@ async def main(settings: dict, board: dict) -> None:
     try:
         await clock.tick(watchdog)
     finally:
+        clock.keep()  # for whatever ended it ends in a reset
         for task in tasks:
             task.cancel()

@@ -1,9 +1,10 @@
 """What is kept in NVS over a loss of power: the mode, whether the hands are held, and the place without a journal.
 
-Boards with the stock partition table have no journal (clock.journal). There the place is kept once a minute, and where
-the hands come to rest: after a cut it is up to a minute old, and the owner has to set the hands. NVS appends an
-entry of 32 bytes a write, 126 to a page, and erases its pages in turn: with five of the six pages of 24 KiB in use by
-turns, 525,600 minutes a year are about 830 erases of each, of the 10,000 that are the worst case.
+Boards with the stock partition table have no journal (clock.journal). There the place is kept once a minute, where the
+hands come to rest, and before a restart that the program itself makes: after a cut it is up to a minute old, and the
+owner has to set the hands. NVS appends an entry of 32 bytes a write, 126 to a page, and erases its pages in turn: with
+five of the six pages of 24 KiB in use by turns, 525,600 minutes a year are about 830 erases of each, of the 10,000 that
+are the worst case.
 """
 
 from clock import dial

@@ -17,7 +17,7 @@ class Counter:
 
     `mark`: 8 hexadecimal digits drawn at power-on, which name the run in a note and in each upload (docs/protocol.md).
     `asleep_ms`: the part of it that was spent asleep.
-    Something must call `at_ms` at least every 6 days: the application's watch does.
+    Something must call `at_ms` at least every 6 days: the pendant's watch does, and the clock's check-in.
     """
 
     def __init__(self, mark: str, now, ms: int = 0, asleep_ms: int = 0):

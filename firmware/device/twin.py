@@ -55,7 +55,7 @@ class Twin:
         """
         self._link = link
         self._common = common
-        self._counter_ms = counter_ms
+        self.counter_ms = counter_ms
         self._report = report
         self._settings = settings
         self._apply = apply
@@ -71,7 +71,7 @@ class Twin:
 
     def touch(self, key: str):
         """`key` was changed at the device itself, now."""
-        self.changed[key] = self._counter_ms()
+        self.changed[key] = self.counter_ms()
         if key in self._kept:  # the application keeps it from now on
             del self._kept[key]
             self._write()
@@ -104,7 +104,7 @@ class Twin:
         return answer
 
     def _body(self, errors, changed, wait_ms):
-        now_ms = self._counter_ms()
+        now_ms = self.counter_ms()
         report = OrderedDict()
         for part in (self._common, {"uptime_ms": now_ms}, self._report()):
             for key in part:

@@ -70,9 +70,12 @@ class Twins:
                     raise ValueError(f"{key}: {str(value)[:80]!r} cannot be right: see docs/protocol.md")
             revision = int(device.revision)
             now = now_ms()
-            for key, value in settings.items():
-                value = rule if key == "timezone" else value
+            for key in sorted(settings, key=lambda key: key not in ORDERS):  # what is desired with an order outlasts it
+                value = rule if key == "timezone" else settings[key]
                 revision = _put(connection, device_id, key, value, revision, now)
+            if "hands" in settings and "hold" not in settings:
+                # The clock ends a hold then: it must not come again.
+                connection.execute(_delete(device_id, "hold"))
             if "timezone" in settings:
                 named = sa.update(devices).where(devices.c.id == device_id)
                 connection.execute(named.values(zone=zone if zone != rule else None))
@@ -120,12 +123,22 @@ class Twins:
                 self._emit(connection, "device.battery_low", {**payload, "battery_mv": report.battery_mv})
 
     def newer(self, device_id: str, revision: int) -> tuple[int, dict[str, Any]]:
-        """(newest revision, desired settings above `revision`)."""
+        """(revision, the desired settings above `revision` up to that one): the newest, or as far as one answer goes.
+
+        A device applies an answer's settings, then its orders, in any order: a hold or another order that was desired
+        after an order waits for the next answer.
+        """
         with self._store.read() as connection:
             newest = connection.scalar(sa.select(devices.c.revision).where(devices.c.id == device_id))
             chosen = sa.select(desired).where(desired.c.device_id == device_id, desired.c.revision > revision)
             rows = connection.execute(chosen.order_by(desired.c.revision)).all()
-        return newest or 0, {row.setting: row.value for row in rows}
+        settings: dict[str, Any] = {}
+        for row in rows:
+            if row.setting in (*ORDERS, "hold") and not settings.keys().isdisjoint(ORDERS):
+                return revision, settings
+            settings[row.setting] = row.value
+            revision = row.revision
+        return newest or 0, settings
 
     @asynccontextmanager
     async def waiting(self, device_id: str) -> AsyncIterator[asyncio.Event]:
@@ -150,10 +163,14 @@ class Twins:
                 loop.call_soon_threadsafe(event.set)
 
 
+def _delete(device_id: str, key: str) -> sa.Delete:
+    return sa.delete(desired).where(desired.c.device_id == device_id, desired.c.setting == key)
+
+
 def _put(connection: sa.Connection, device_id: str, key: str, value: Any, revision: int, changed_ms: int) -> int:
     """Writes one desired setting; its revision, the one after `revision`."""
     revision += 1
-    connection.execute(sa.delete(desired).where(desired.c.device_id == device_id, desired.c.setting == key))
+    connection.execute(_delete(device_id, key))
     connection.execute(
         sa.insert(desired).values(
             device_id=device_id,
@@ -201,10 +218,11 @@ def _desired(connection: sa.Connection, device_id: str, key: str) -> Any:
 def _newer_here(
     connection: sa.Connection, device_id: str, key: str, age_ms: int | None, reported: int, now: int
 ) -> bool:
-    """Whether a setting was changed here after it was changed at the device, as far as that is known."""
-    row = connection.execute(
-        sa.select(desired).where(desired.c.device_id == device_id, desired.c.setting == key)
-    ).one_or_none()
-    if row is None:
-        return False
-    return bool(row.revision > reported if age_ms is None else row.changed_ms > now - age_ms)
+    """Whether a setting was changed here after it was changed at the device, as far as that is known.
+
+    Hands that were set here end a hold, too.
+    """
+    keys = (key, "hands") if key == "hold" else (key,)
+    chosen = sa.select(desired).where(desired.c.device_id == device_id, desired.c.setting.in_(keys))
+    rows = connection.execute(chosen).all()
+    return any(row.revision > reported if age_ms is None else row.changed_ms > now - age_ms for row in rows)

@@ -280,7 +280,7 @@ def test_a_clock_and_a_pendant_are_set(visit: Callable[..., Visitor], server: Se
         expect(settings.get_by_text(sentence)).to_be_visible()
     assert check_in(page, clock, "clock", revision=1, **clock_report())["revision"] == 1
 
-    # All the others, in one check-in; one of them is refused.
+    # All the others, in two check-ins, for the hold comes after the hands; one of them is refused.
     for label, value in (("Morse text", "cq"), ("Pattern", "3, 1 2"), ("The hands show", "10:08:30")):
         field(settings, label).fill(value)
         field(settings, label).press("Enter")
@@ -299,15 +299,16 @@ def test_a_clock_and_a_pendant_are_set(visit: Callable[..., Visitor], server: Se
         "pattern": [3, 1, 2],
         "hands": "10:08:30",
         "timezone": "EET-2EEST,M3.5.0/3,M10.5.0/4",
-        "hold": "12:00:00",
-        "steps": -2,
     }
-    has = {key: told["settings"][key] for key in ("morse", "pattern", "timezone", "hold")} | {"mode": "rush"}
+    has = {key: told["settings"][key] for key in ("morse", "pattern", "timezone")} | {"mode": "rush"}
     refused = {"pattern": "pattern: too fast for this movement"}
-    report = clock_report(position=0, rssi_dbm=-58)
-    check_in(page, clock, "clock", revision=told["revision"], settings=has, refused=refused, **report)
+    told = check_in(page, clock, "clock", revision=told["revision"], settings=has, refused=refused, **clock_report())
+    assert told["settings"] == {"hold": "12:00:00", "steps": -2}
     expect(kitchen.locator(".trouble")).to_have_text("It refused Pattern: pattern: too fast for this movement")
     expect(settings.get_by_text("It refused: pattern: too fast")).to_be_visible()
+    has["hold"] = "12:00:00"
+    report = clock_report(position=0, rssi_dbm=-58)
+    check_in(page, clock, "clock", revision=told["revision"], settings=has, **report)
     expect(settings.get_by_role("button", name="−2")).to_be_enabled()
     expect(zone).to_have_value("Europe/Athens")
     expect(kitchen.get_by_text("Held at 12:00:00.")).to_be_visible()

@@ -129,6 +129,16 @@ def test_the_page_the_button_and_the_power(server: ServerProcess, page: Page, cl
     within(8, "hold", "12:00:00")
     page.desire("wall", hold=None)
     within(8, "hold", None)
+
+    # Out of reach, the hands are set and then held: so they are held.
+    clock.wifi(False)
+    clock.run(3)
+    page.desire("wall", hands="11:59:30")
+    page.desire("wall", hold="12:00:00")
+    clock.wifi(True)
+    within(90, "hold", "12:00:00")
+    clock.run(8)
+    assert reported("hold", "12:00:00") and page.report("wall")["position"] == 0
     assert "Traceback" not in clock.console
 
 

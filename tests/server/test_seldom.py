@@ -126,12 +126,12 @@ def zone_of(inside: Inside, device_id: str) -> str | None:
 
 def test_a_server_that_was_set_back_to_a_backup_catches_up(inside: Inside) -> None:
     device_id, client = inside.device("ahead")
-    inside.twins.desire(device_id, {"mode": "rush", "hold": None})
+    inside.twins.desire(device_id, {"mode": "rush", "morse": "SOS"})
     inside.twins.desire(device_id, {"hands": "03:00:00"})
     told = check_in(client, revision=7)  # as the server that it talked to before had counted
-    assert told["settings"] == {"mode": "rush", "hold": None, "hands": "03:00:00"} and told["revision"] == 10
+    assert told["settings"] == {"mode": "rush", "morse": "SOS", "hands": "03:00:00"} and told["revision"] == 10
     assert "settings" not in check_in(client, revision=10)
-    assert check_in(client, revision=0)["settings"] == {"mode": "rush", "hold": None}, "the order is done"
+    assert check_in(client, revision=0)["settings"] == {"mode": "rush", "morse": "SOS"}, "the order is done"
     assert inside.twins.desire(device_id, {"mode": "morse"}) == 11
     assert check_in(client, revision=10)["settings"] == {"mode": "morse"}
     highest = 2**30

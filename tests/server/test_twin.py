@@ -102,10 +102,49 @@ def test_a_device_that_lost_its_memory_gets_all_but_what_was_done(
 ) -> None:
     clock = Gadget(server, "forgetful")
     desire(page, server, clock.id, mode="rush", hands="03:00:00", hold=None)
-    assert clock.check_in()["settings"] == {"mode": "rush", "hands": "03:00:00", "hold": None}
+    assert clock.check_in()["settings"] == {"hands": "03:00:00", "mode": "rush"}
+    assert clock.check_in()["settings"] == {"hold": None}
     clock.check_in()
     clock.revision = 0
     assert clock.check_in()["settings"] == {"mode": "rush", "hold": None}
+
+
+def test_a_hold_or_an_order_that_was_desired_after_an_order_comes_after_it(
+    server: ServerProcess, page: requests.Session
+) -> None:
+    clock = Gadget(server, "inorder")
+    for settings in (
+        *({"mode": "rush"}, {"steps": 2}, {"timezone": "CET-1"}),
+        *({"hands": "10:08:30"}, {"morse": "SOS"}, {"hold": "12:00:00"}),
+    ):
+        desire(page, server, clock.id, **settings)
+    told = [clock.check_in(wait_ms=20_000) for _ in range(3)]  # without a wait
+    assert [one["settings"] for one in told] == [
+        {"mode": "rush", "steps": 2, "timezone": "CET-1"},
+        {"hands": "10:08:30", "morse": "SOS"},
+        {"hold": "12:00:00"},
+    ]
+    assert "settings" not in clock.check_in()
+
+
+def test_hands_that_are_set_end_the_hold_that_is_desired(server: ServerProcess, page: requests.Session) -> None:
+    clock = Gadget(server, "setfree")
+    desire(page, server, clock.id, hold="12:00:00")
+    clock.check_in()
+    assert desire(page, server, clock.id, hands="10:08:30").json() == {"revision": 2}
+    assert clock.check_in()["settings"] == {"hands": "10:08:30"}
+    clock.check_in()
+    clock.revision = 0
+    assert "settings" not in clock.check_in()
+    # The button, out of reach, and then the page: that hold is over, too.
+    for age_ms in (60_000, None):
+        clock.settings["hold"] = "07:00:00"
+        desire(page, server, clock.id, hands="10:08:30")
+        clock.changed = {"hold": age_ms}
+        assert clock.check_in()["settings"] == {"hands": "10:08:30"}
+        clock.check_in()
+    desire(page, server, clock.id, hands="10:08:30", hold="12:00:00")
+    assert [clock.check_in()["settings"] for _ in range(2)] == [{"hands": "10:08:30"}, {"hold": "12:00:00"}]
 
 
 def test_button_offline_then_page_then_reconnect_the_page_wins(server: ServerProcess, page: requests.Session) -> None:

@@ -160,6 +160,22 @@ def test_reset_asks_keeps_notes_unless_told_and_leaves_the_firmware(
         assert sorted(cable.value("__import__('os').listdir()")) == ["a", "active", "board.json", "main.py"]
 
 
+def test_reset_forgets_what_was_chosen_at_a_clock_but_not_where_its_hands_stand(tmp_path: Path) -> None:
+    store = Path(__file__).parents[2] / "firmware" / "clock"
+    files = {f"/clock/{name}.py": (store / f"{name}.py").read_bytes() for name in ("__init__", "store", "dial")}
+    made = "import esp32\nfrom clock.store import NAMESPACE, NvsStore\nkept = NvsStore(esp32.NVS(NAMESPACE))\n"
+    with SerialBoard(tmp_path, BOARD, {**files, **OWNERS, **FIRMWARE}, costs=QUICK) as board:
+        board.start()
+        with Cable(board.path) as cable:
+            cable.run(made + "kept.choose('rush')\nkept.hold(600)\nkept.touch('hold')\nkept.write(1234, 1)")
+            gone = board_notes.reset(cable, drop_notes=False)
+            assert gone == ["the clock's mode and hold", "server.der", "settings.json", "config.json"]
+        with Cable(board.path) as cable:
+            cable.run(made)
+            assert cable.value("[kept.mode(), kept.goal(), kept.touched()]") == [None, None, []]
+            assert cable.value("kept.place()") == (1234, 1)
+
+
 def test_logs_show_what_the_board_prints_and_leave_it_alone(board: SerialBoard, tmp_path: Path) -> None:
     done = offbeat_board("logs", "--port", board.path, "--seconds", "1.5")
     assert done.returncode == 0

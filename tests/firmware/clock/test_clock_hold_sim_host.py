@@ -193,6 +193,41 @@ def test_control_from_elsewhere(tmp_path):
         clock.check_minutes(last - 2, last, "steady", off_us=70_000, shown=dial.text((43_000 - 602) % dial.STEPS))
 
 
+SHIFTED = """
+import asyncio
+from clock import app
+
+whole = app.Clock.tick
+
+async def remote(clock):
+    for steps in (20, 60, -60):
+        await asyncio.sleep(150)
+        clock.run_to(clock.position + 40)
+        await asyncio.sleep(1)
+        clock.shift(steps)
+        await asyncio.sleep(14)
+        print("shifted", steps, clock.state, clock.position - clock.held_at())
+        clock.follow()
+
+async def tick(self, watchdog):
+    asyncio.create_task(remote(self))
+    await whole(self, watchdog)
+
+app.Clock.tick = tick
+"""
+
+
+def test_hands_that_turn_out_to_be_past_the_hold_stop_instead_of_going_round(tmp_path):
+    with Clock(tmp_path, before=SHIFTED) as clock:
+        clock.board.run(150)
+        for steps, moves in ((20, 20), (60, 8), (-60, 100)):
+            begin_us = clock.board.now_us
+            clock.board.run(15.5)
+            assert f"shifted {steps} held 0" in clock.board.console
+            assert moves - 3 <= moved(clock, begin_us) <= moves + 3
+            clock.board.run(149.5)
+
+
 def in_the_coil(board):
     """The longest time for which a pin of the coil was high, in microseconds."""
     longest_us, up = 0, {}

@@ -170,6 +170,67 @@ def test_with_the_stock_partition_table_it_says_so_and_is_right_after_a_cut_just
         clock.check_minutes(12, 16, "vetinari")
 
 
+UPDATED = """
+from clock import app
+
+class Twin:
+    def __init__(self, clock):
+        self.clock, self.update, self.changed = clock, self, {}
+
+    def counter_ms(self):
+        return 0
+
+    def in_trial(self):
+        return False
+
+    async def check_in(self):
+        while self.clock.position != 100:
+            await app._news(self.clock, 100)
+        return {"update": {"version": "2.0"}}
+
+    async def take(self, version):
+        print("restarts for", version)
+        return True
+
+class Link:
+    connected = False
+
+app._make_link = lambda settings, clock: Link()
+app._make_twin = lambda clock, *others: Twin(clock)
+"""
+BROKEN = """
+from clock import app
+
+step = app.Clock._step
+
+def decide(self):
+    if self.position == 100 and self.keeper.known:  # which it is not at the next start
+        raise RuntimeError("as if by a mistake")
+    return step(self)
+
+app.Clock._step = decide
+"""
+ON_TRIAL = {"active": b'{"active": "", "trial": "", "version": "2.0"}'}
+
+
+@pytest.mark.parametrize(
+    ("program", "changes"),
+    [(UPDATED, {"server": {"host": "127.0.0.1", "port": 1}, "token": "t" * 43}), (BROKEN, {}), ("", {})],
+    ids=["updated", "broken", "not confirmed"],
+)
+def test_with_the_stock_partition_table_a_restart_that_is_no_cut_costs_no_step(tmp_path, program, changes):
+    with Clock(tmp_path, options={"partitions": STOCK}, files=ON_TRIAL, before=program, **changes) as clock:
+        clock.board.run(0.5)
+        clock.board.cut_power()
+        clock.board.run(22.5)  # so that the ten minutes of the trial end between two minutes
+        clock.board.start()
+        clock.board.run(660)
+        assert clock.board.console.count("mode steady, not synced") == 3
+        last = clock.board.now_us // MINUTE_US + 3
+        clock.run_to_minute(last, 1)
+        clock.check_minutes(last - 2, last, "steady", off_us=70_000)
+
+
 def test_with_the_stock_partition_table_a_cut_costs_what_the_documentation_says(tmp_path):
     with Clock(tmp_path, options={"partitions": STOCK}) as clock:
         clock.run_to_minute(10, 37.5)
@@ -215,6 +276,50 @@ def test_a_task_that_fails_is_begun_again_and_the_ticks_do_not_mind(tmp_path):
         clock.run_to_minute(4, 1)
         assert clock.board.console.count("check-in failed and begins again") > 20
         clock.check_minutes(1, 4, "steady")
+
+
+TURNS = """
+import asyncio, time
+from clock import app
+from device.ticks import Counter
+
+class Fake:
+    pass
+
+TURN_MS = 1 << 30
+clock, wifi = Fake(), Fake()
+clock.twin, clock.news, counter = Fake(), asyncio.Event(), Counter("", 0)
+moments = [number * TURN_MS // 3 for number in range(7)]  # two turns, looked at six times
+clock.twin.counter_ms = lambda: counter.at_ms(moments.pop(0) % TURN_MS)
+wifi.connected = lambda: not moments
+
+async def check_in(wait_ms):
+    await asyncio.sleep_ms(wait_ms)
+
+clock.twin.check_in = check_in
+
+async def look():
+    await app._online(clock, wifi)
+    print("counted", counter.at_ms(2 * TURN_MS % TURN_MS))
+    clock.news.set()
+    for ago_ms in (1000, 6000, TURN_MS // 2 + 6000, TURN_MS - 6000):
+        began_ms = time.ticks_ms()
+        cut = await app._poll(clock, (began_ms - ago_ms) % TURN_MS)
+        print("cut after", app.diff(time.ticks_ms(), began_ms) // 500)
+
+app.NAP_MS = 50
+asyncio.run(look())
+app.NAP_MS = 500
+"""
+
+
+def test_over_turns_of_the_counter_the_age_and_the_pause_between_cut_polls_are_right(tmp_path):
+    """ticks_ms turns after 12.4 days: without WiFi the clock counts on, and a cut of weeks ago delays no report."""
+    with Clock(tmp_path, before=TURNS) as clock:
+        clock.board.run(20)
+        assert f"counted {2 << 30}" in clock.board.console
+        said = [line for line in clock.board.console.splitlines() if line.startswith("cut after")]
+        assert said == ["cut after 8", "cut after 0", "cut after 0", "cut after 0"]
 
 
 class BadTimeServer(threading.Thread):
