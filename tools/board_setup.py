@@ -341,10 +341,11 @@ def run_setup(options: argparse.Namespace) -> None:
         certificate = _pair(cable, options, board, config, zone)
         with _added(config["device"], certificate is not None):
             device_config.check(config)
+            choice = ""
             if board["app"] == "clock" and options.mode:
                 folder = "/" + board_install.state_of(cable).get("active", "")
-                cable.run(CHOOSE.format(folder, options.mode, options.mode))
-            _write(cable, board, config, certificate)
+                choice = CHOOSE.format(folder, options.mode, options.mode)
+            _write(cable, board, config, certificate, choice)
         print(f"written: {config['device']}, a {board['app']} on {board['name']}")
         zone_kept = (_read(cable, "/settings.json").get("settings") or {}).get("timezone")
         if options.timezone is not None and zone_kept not in (None, config.get("timezone")):
@@ -431,8 +432,10 @@ def _pair(
     return paired.certificate
 
 
-def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certificate: bytes | None) -> None:
-    """Written beside what is there, then put in its place by one short program, the configuration last.
+def _write(
+    cable: Cable, board: dict[str, Any], config: dict[str, Any], certificate: bytes | None, choice: str = ""
+) -> None:
+    """Written beside what is there, then put in its place by one short program, after `choice`, the configuration last.
 
     Until that program runs the board is as it was. A loss of power while it runs, which is a few writes long, leaves a
     mixture of old and new, which setup once more mends. What another server was to renew, or desired of another device,
@@ -446,7 +449,7 @@ def _write(cable: Cable, board: dict[str, Any], config: dict[str, Any], certific
     for path, content in files.items():
         cable.write(path + ".new", content)
     cable.run(
-        f"import os\nfor name in {gone!r}:\n if name in os.listdir('/'): os.remove('/' + name)\n"
+        f"{choice}\nimport os\nfor name in {gone!r}:\n if name in os.listdir('/'): os.remove('/' + name)\n"
         f"for path in {tuple(files)!r}: os.rename(path + '.new', path)"
     )
 

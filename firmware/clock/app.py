@@ -146,11 +146,12 @@ class Clock:
         self._need_place()
         position = (self.position + steps) % dial.STEPS
         passed = self.state == RUNNING and steps > (self._goal - self.position) % dial.STEPS
+        if self.state == HELD or passed:
+            # Where they are, and not once round the dial; first, for the same reason: a cut may come in between.
+            self._aim(self.state, position)
         self.kept.write(position, self.polarity)
         self.position = position
         self._settled = False
-        if self.state == HELD or passed:
-            self._aim(self.state, position)  # where they are, and not once round the dial
 
     def keep(self) -> None:
         """Before a restart that is not a cut: NVS, too, shall know the last pulse, begun or not. A journal does."""

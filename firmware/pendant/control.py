@@ -407,16 +407,16 @@ class Pendant:
             if self.spool is not None and self.spool.may_wait():
                 self._light.pattern("trouble" if self.wifi is not None and self.wifi.connected() else "no network")
             self._end_talk("failed")
-            log.error("talking to the server", e)  # last: it may need memory that is not to be had
+            log.error("talking to the server", e)  # after it: this may need memory that is not to be had
         else:
             self._end_talk("sent")
+        if self.spool is not None:
+            self.measure_flash(self.spool)
 
     def _end_talk(self, event):
         self._post(event)
         if self._used is None:
             self._awake_until = ticks_ms()
-        if self.spool is not None:
-            self.measure_flash(self.spool)
 
     async def _check_in(self):
         now_ms = self._counter.at_ms(ticks_ms())

@@ -286,11 +286,12 @@ class Microphone:
         """The I2S handler: `self._words[self._filling]` may be full (its beginning, at first). Allocates nothing."""
         if i2s is None or i2s is not self._i2s:  # stopped since
             return
-        if self._taking or _marked(self._wanted):  # the one in the middle of which this comes, or `look` has it
+        if self._taking:  # the one in the middle of which this comes has it, or the next `look`
             return
-        self._taking = True
+        self._taking = True  # before the mark is read: the other may come between any two steps
         try:
-            self._take_all()
+            if not _marked(self._wanted):
+                self._take_all()
         finally:
             self._taking = False
 

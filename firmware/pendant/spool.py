@@ -165,9 +165,12 @@ class Spool:
         path = self.path(note_id)
         if os.stat(path)[6] != length:
             return False
-        piece, at = self._find(note_id)  # before it is gone: it needs memory
+        piece, at = self._find(note_id)
         os.remove(path)
-        self._forget(piece, at)
+        try:
+            self._forget(piece, at)
+        except MemoryError:
+            self._doubt()
         return True
 
     def _file(self, name):
@@ -195,6 +198,10 @@ class Spool:
                     return piece, at
         return None, None
 
+    def _doubt(self):
+        """The list may be wrong, so it is made anew before it is used. Needs no memory."""
+        self._missed, self._all = True, False
+
     def _forget(self, piece, at):
         piece[at : at + _RECORD_BYTES] = b""
         if not piece:
@@ -208,13 +215,11 @@ class Spool:
             self._order = -1
         order = self._order + 1
         storing, name = self._file(_STORING), self._file("%06d-%s.wav" % (order, note_id[-16:]))
-        before = self._order
         self._know(order, note_id[-16:])  # before the rename, after which nothing may go wrong: it needs memory
         try:
             os.rename(storing, name)
-        except OSError:
-            self._forget(self._pieces[-1], len(self._pieces[-1]) - _RECORD_BYTES)
-            self._order = before
+        except (OSError, MemoryError):
+            self._doubt()
             raise
         return note_id
 

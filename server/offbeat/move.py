@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from offbeat.storage import digest_of
-from offbeat.store import Store, StoreError, metadata, notes
+from offbeat.store import Store, StoreError, metadata, notes, storable
 
 BATCH = 500
 Say = Callable[[str], None]
@@ -40,8 +40,7 @@ def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[dict[str, Any]
     """All rows in the order of the primary key, not all in memory."""
     chosen = sa.select(table).order_by(*table.primary_key.columns).execution_options(yield_per=BATCH)
     for row in connection.execute(chosen).mappings():
-        # PostgreSQL keeps no NUL in a text, and nothing that is written here has one on purpose.
-        yield {key: value.replace("\0", "\ufffd") if isinstance(value, str) else value for key, value in row.items()}
+        yield {key: storable(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _key(table: sa.Table, row: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,3 +76,9 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         server = ServerProcess(tmp_path / "data", HF_ENDPOINT=url)
         done = server.command("models", "get", "somebody/other", check=False)
     assert done.returncode == 1 and "is no Whisper model converted for CTranslate2" in done.stderr
+
+
+def test_a_long_path_leaves_room_for_the_rest_of_the_list(tmp_path: Path) -> None:
+    model = tmp_path / ("m" * 100)
+    listed = ServerProcess(tmp_path / "data", model=str(model)).command("models", "list").stdout
+    assert "a folder" in listed and "".join(re.findall("m{2,}", listed)).count("m") >= 100

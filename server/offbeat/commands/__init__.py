@@ -33,15 +33,14 @@ def fail(text: object) -> NoReturn:
 
 
 def print_table(columns: list[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table for people, as wide as their window. Nothing in it is cut off, and the first column is not broken either:
-    other commands ask for what stands there."""
+    """A table for people, as wide as their window. Nothing in it is cut off, and no id is broken: others ask for it."""
     import rich
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for number, name in enumerate(columns):
-        table.add_column(name, no_wrap=number == 0, overflow="fold")
+    for name in columns:
+        table.add_column(name, no_wrap=name == "id", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # not as rich's markup, which a name in brackets would be
     rich.print(table)

@@ -24,7 +24,7 @@ def backup(archive: Annotated[Path, typer.Argument(help="The file to write; it m
 
 
 def restore(archive: Annotated[Path, typer.Argument(help="What `offbeat backup` wrote.")]) -> None:
-    """Unpacks and verifies a backup into an empty OFFBEAT_DATA. Prints one JSON line."""
+    """Unpacks and verifies a backup into an OFFBEAT_DATA without a database. Prints one JSON line."""
     from offbeat import backup
 
     try:

@@ -13,7 +13,7 @@ except ImportError:  # CPython
 
     heap_unlock = heap_lock
 
-from pendant import adpcm
+from pendant import adpcm, microphone
 from pendant.microphone import Microphone
 
 PERIOD = 1 << 30
@@ -396,6 +396,29 @@ def test_an_interrupt_in_the_middle_of_making_up_for_one_waits():
     finally:
         adpcm.condition = real
     assert bench.microphone.total == total + 1
+    bench.microphone.look()
+    assert bench.microphone.total == total + 2
+
+
+def test_an_interrupt_while_the_mark_is_read_takes_nothing_twice():
+    bench = Bench().ready()
+    total = bench.microphone.total
+    real = microphone._marked
+
+    def interrupted(words):
+        microphone._marked = real
+        marked = real(words)
+        bench.interrupt(bench.opened[-1])
+        return marked
+
+    bench.fill()
+    microphone._marked = interrupted
+    try:
+        bench.microphone.look()
+    finally:
+        microphone._marked = real
+    assert bench.microphone.total == total + 1
+    bench.fill()
     bench.microphone.look()
     assert bench.microphone.total == total + 2
 

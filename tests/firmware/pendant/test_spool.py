@@ -301,6 +301,19 @@ def test_a_listing_that_ran_out_of_memory_finds_all_in_the_end():
         assert not spool.may_wait() and spool.first() is None
 
 
+def test_a_note_that_is_confirmed_is_gone_whatever_memory_is_left():
+    class Tight(Spool):
+        def _forget(self, piece, at):
+            raise MemoryError
+
+    with Folder() as path:
+        spool = Tight(path, "p7", counting())
+        gone, stays = store(spool), store(spool)
+        length = spool.length(gone)
+        assert spool.confirm(gone, length, "", {"id": gone, "length": length, "sha256": ""})
+        assert spool.first() == stays and spool.waiting == 1
+
+
 def test_a_note_is_stored_once_whatever_memory_is_left():
     """Its place in the list needs some: if there is none, it has not become a note."""
 
