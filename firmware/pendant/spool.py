@@ -38,14 +38,11 @@ class Spool:
         self._random = random
         if not _exists(folder):
             os.mkdir(folder)
-        self._forget_all()
-
-    def _forget_all(self):
-        self._pieces = []  # of records of the notes that are known, the oldest first; none of them is empty
+        self._pieces: list = []  # of records of the notes that are known, the oldest first; none of them is empty
         self._order = -1  # of the last note that is known
         self._all = False  # are known
-        self._listing = None  # of the others, once it has begun
-        self._missed = False
+        self._listing = None  # of the others, where it has begun
+        self._missed = False  # something, in this listing
 
     def load(self, most=16) -> bool:
         """Get to know at most so many more of the names in the folder. True when all are known. After a MemoryError it
@@ -53,6 +50,7 @@ class Spool:
         while not self._all and most:
             try:
                 if self._listing is None:
+                    self._pieces, self._order, self._missed = [], -1, False
                     self._listing = _names(self._folder)
                 entry = next(self._listing, None)
                 if entry is not None and _is_note(entry[0]):
@@ -61,10 +59,7 @@ class Spool:
                 self._missed = True
                 raise
             if entry is None:
-                if self._missed:
-                    self._forget_all()
-                else:
-                    self._all, self._listing = True, None
+                self._listing, self._all = None, not self._missed
             most -= 1
         return self._all
 
@@ -151,8 +146,11 @@ class Spool:
         new_id = self.new_id()
         old = self.path(note_id)
         os.rename(old, old[:-20] + new_id[-16:] + ".wav")
-        piece, at = self._find(note_id)
-        piece[at + 4 : at + _RECORD_BYTES] = binascii.unhexlify(new_id[-16:])
+        try:
+            piece, at = self._find(note_id)
+            piece[at + 4 : at + _RECORD_BYTES] = binascii.unhexlify(new_id[-16:])
+        except MemoryError:
+            self._all = False
         return new_id
 
     def confirm(self, note_id: str, length: int, sha256: str, confirmed: dict) -> bool:
@@ -170,7 +168,7 @@ class Spool:
         try:
             self._forget(piece, at)
         except MemoryError:
-            self._doubt()
+            self._all = False  # so its record is not used, and a new listing makes none
         return True
 
     def _file(self, name):
@@ -198,10 +196,6 @@ class Spool:
                     return piece, at
         return None, None
 
-    def _doubt(self):
-        """The list may be wrong, so it is made anew before it is used. Needs no memory."""
-        self._missed, self._all = True, False
-
     def _forget(self, piece, at):
         piece[at : at + _RECORD_BYTES] = b""
         if not piece:
@@ -219,7 +213,7 @@ class Spool:
         try:
             os.rename(storing, name)
         except (OSError, MemoryError):
-            self._doubt()
+            self._all = False  # its record stands for nothing
             raise
         return note_id
 

@@ -314,6 +314,25 @@ def test_a_note_that_is_confirmed_is_gone_whatever_memory_is_left():
         assert spool.first() == stays and spool.waiting == 1
 
 
+def test_a_note_with_a_new_id_is_found_whatever_memory_is_left():
+    class Tight(Spool):
+        left = 99
+
+        def _find(self, note_id):
+            Tight.left -= 1
+            if Tight.left == 0:
+                raise MemoryError
+            return Spool._find(self, note_id)
+
+    with Folder() as path:
+        spool = Tight(path, "p7", os.urandom)
+        note_id = store(spool)
+        data = read(spool.path(note_id))
+        Tight.left = 2  # after the rename
+        new_id = spool.renew(note_id)
+        assert new_id != note_id and spool.first() == new_id and read(spool.path(new_id)) == data
+
+
 def test_a_note_is_stored_once_whatever_memory_is_left():
     """Its place in the list needs some: if there is none, it has not become a note."""
 
